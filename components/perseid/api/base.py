@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from datetime import UTC, datetime
+from typing import Annotated, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 API_VERSION = "perseid.dev/v1alpha1"
@@ -29,3 +30,30 @@ class ApiModel(BaseModel):
         serialize_by_alias=True,
         use_attribute_docstrings=True,
     )
+
+
+class RecordedModel(ApiModel):
+    """A part of what programs write for programs: status and results. Unknown fields are skipped, not refused, so that
+    an older reader survives a newer writer (a roll-back in the middle of a run)."""
+
+    model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
+
+
+def whole_seconds_utc(moment: datetime) -> datetime:
+    """The moment as the contract stores it: UTC, without fractions of a second (as Kubernetes does)."""
+    return moment.astimezone(UTC).replace(microsecond=0)
+
+
+Timestamp = Annotated[AwareDatetime, AfterValidator(whole_seconds_utc)]
+"""RFC 3339 in UTC, for example `2026-11-23T11:41:43Z`."""
+
+M = TypeVar("M", bound=ApiModel)
+
+
+def replace(model: M, **changes: object) -> M:
+    """A copy with some fields changed, validated. Raises TypeError for a field that the model does not have."""
+    fields = type(model).model_fields
+    unknown = set(changes) - set(fields)
+    if unknown:
+        raise TypeError(f"{type(model).__name__} has no field {', '.join(sorted(unknown))}")
+    return type(model)(**{**{name: getattr(model, name) for name in fields}, **changes})

@@ -65,6 +65,8 @@ class SearchSpec(ApiModel):
     """Rounds of select, expand, evaluate and backpropagate."""
     branch: Annotated[int, Field(ge=1, le=32)] | None = None
     """Children of an expanded node."""
+    keep: Annotated[int, Field(ge=1, le=32)] | None = None
+    """Tree of Thoughts: paths that survive a level."""
     exploration: Annotated[float, Field(ge=0.0, le=1000.0)] | None = None
     """UCB1's constant c in V + c * sqrt(2 ln N / n)."""
     unvisited: Literal["bonus", "first"] | None = None

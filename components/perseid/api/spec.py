@@ -152,6 +152,8 @@ class SynthesisSpec(ApiModel):
     """Cap on requests that wait at the engine."""
     plans_per_problem: Annotated[int, Field(ge=1, le=64)] = 1
     """How many of the best paths of a tree become plans."""
+    drop_unsolved: bool = False
+    """Drop plans that the search's own completeness check calls unsolved (methods S13). Turns the check on."""
     policy_endpoint: OpenAISpec | None = None
     """Plans and code come from this endpoint instead of the run's own model: the baseline that distils a bigger one."""
     evaluator_endpoint: OpenAISpec | None = None
@@ -168,8 +170,6 @@ class GateSpec(ApiModel):
     """`tests`: what happens to an answer to a problem that has no tests."""
     keep_fraction: Annotated[float, Field(gt=0.0, le=1.0)] = 0.25
     """`likelihood`: share of the parsed answers that is kept, the likeliest first."""
-    completeness: Literal["off", "record", "filter"] = "off"
-    """The search's own solved/unsolved check of a plan: `filter` drops plans that it calls unsolved."""
 
 
 class DecontaminationSpec(ApiModel):

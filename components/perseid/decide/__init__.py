@@ -1,0 +1,18 @@
+"""The brain of a run: a pure function from what is wanted, remembered and seen to what is to be done next.
+
+Whoever drives a run (the program's word here is a *body*) calls `decide`, **writes the plan's status first and then
+carries out its action**, observes, and calls `decide` again. The order matters: an action that was written down but not
+carried out is planned again after a crash; one that was carried out but not written down would be lost.
+
+`Submit` is to be carried out as look-then-create: where a run of that id exists already, it is adopted. A run that was
+created under doubt (a time-out, a reset connection) is reported as `Unknown` until it shows up or it is certain that it
+never will, and then as `Failed` with `infrastructure=True`; `decide` goes on with a new attempt and another id, and
+terminates the old run should it appear after all.
+"""
+
+from perseid.decide.core import decide
+from perseid.decide.identity import run_id_of
+from perseid.decide.observed import Observed, ObservedRun, RunState
+from perseid.decide.plan import Action, Plan, Submit, Terminate
+
+__all__ = ["Action", "Observed", "ObservedRun", "Plan", "RunState", "Submit", "Terminate", "decide", "run_id_of"]

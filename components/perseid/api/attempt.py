@@ -1,0 +1,32 @@
+"""What a stage is told: which run, which generation and attempt, where to write, what to start from."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from perseid.api.base import ApiModel, Text
+from perseid.api.spec import EvolutionRun
+
+
+class Attempt(ApiModel):
+    """One try at one generation: the parameter of its pipeline."""
+
+    run: EvolutionRun
+    """Name and spec. Paths in it are absolute: a stage has no idea where the user's file lay."""
+    run_id: Text
+    """Id of the pipeline run."""
+    generation: Annotated[int, Field(ge=0)]
+    """Counted from 0."""
+    number: Annotated[int, Field(ge=0)]
+    """Which try at the generation, counted from 0."""
+    storage: Text
+    """Root of the EvolutionRun's files. Stages write under `generations/NNN/attempts/N/STAGE` in it."""
+    start_model: Text
+    """The model that the generation starts from: a reference as in spec.model.ref, or a directory."""
+
+    @property
+    def start_revision(self) -> str | None:
+        """Revision of the start model where that is the spec's own hub id."""
+        return self.run.spec.model.revision if self.start_model == self.run.spec.model.ref else None

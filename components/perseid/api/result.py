@@ -1,0 +1,195 @@
+"""What stages write when they end: a `result.json` each; the last one says what the generation was worth.
+
+Scores are pass@1 as fractions from 0 to 1; intervals are bootstrap intervals over problems at the level that
+`spec.evaluation.confidence` names. A number that is not finite is refused: a NaN score is a failure, not a bad score.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, ValidationError, model_validator
+
+from perseid.api.base import Fraction, RecordedModel, Text
+
+RESULT_SCHEMA: Literal[1] = 1
+"""Version of the files' shape. Fields may be added under the same version; anything else needs the next one."""
+
+Count = Annotated[int, Field(ge=0)]
+Seconds = Annotated[float, Field(ge=0.0)]
+Difference = Annotated[float, Field(ge=-1.0, le=1.0)]
+Uri = Annotated[str, Field(min_length=1, max_length=1024)]
+RunId = Annotated[str, Field(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")]
+Message = Annotated[str, Field(max_length=1024)]
+
+
+class ModelRef(RecordedModel):
+    """A model of the run's lineage."""
+
+    uri: Uri
+    """Where its directory lies. For the base model: `spec.model.ref`."""
+    model_id: Text | None = None
+    """Identity of the weights, the same wherever they lie. None for a base model that nothing has read yet."""
+    generation: Annotated[int, Field(ge=-1)]
+    """The generation that made it; -1 for the base."""
+
+    @property
+    def is_base(self) -> bool:
+        """Whether it is the model that the run started from."""
+        return self.generation < 0
+
+
+class Score(RecordedModel):
+    """pass@1 of one model on one set."""
+
+    pass_at_1: Fraction
+    low: Fraction
+    high: Fraction
+    problems: Annotated[int, Field(ge=1)]
+    """Problems that were scored."""
+    samples: Annotated[int, Field(ge=1)]
+    """Answers to each problem."""
+    pass_at: dict[str, Fraction] = {}
+    """pass@k by k, for every k of `spec.evaluation.k`."""
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if not self.low <= self.high:
+            raise ValueError(f"the interval runs from {self.low} to {self.high}")
+        return self
+
+
+class Gain(RecordedModel):
+    """Difference in pass@1, candidate minus parent, paired by problem."""
+
+    value: Difference
+    low: Difference
+    high: Difference
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if not self.low <= self.high:
+            raise ValueError(f"the interval runs from {self.low} to {self.high}")
+        return self
+
+
+class SetResult(RecordedModel):
+    """Both models on one set of problems."""
+
+    name: Text
+    """The set's title."""
+    parent: Score
+    """The model that the generation started from."""
+    candidate: Score | None = None
+    """The generation's own model; None where it made none."""
+    gain: Gain | None = None
+    """None where there is no candidate."""
+
+    @model_validator(mode="after")
+    def _gain_needs_a_candidate(self) -> Self:
+        if (self.candidate is None) != (self.gain is None):
+            raise ValueError("candidate and gain stand together or not at all")
+        return self
+
+
+class YieldCounts(RecordedModel):
+    """What became of the answers: kept + dropped by reason = total."""
+
+    total: Count
+    kept: Count
+    dropped: dict[str, Count] = {}
+    """Count by reason."""
+
+    @model_validator(mode="after")
+    def _adds_up(self) -> Self:
+        dropped = sum(self.dropped.values())
+        if self.kept + dropped != self.total:
+            raise ValueError(f"kept {self.kept} + dropped {dropped} is not total {self.total}")
+        return self
+
+
+class StageUsage(RecordedModel):
+    """What a stage used."""
+
+    calls: Count = 0
+    """Model calls."""
+    prompt_tokens: Count = 0
+    cached_tokens: Count = 0
+    """Prompt tokens that came from the prefix cache."""
+    completion_tokens: Count = 0
+    seconds: Seconds = 0.0
+    """Wall-clock time, over all restarts of the stage."""
+
+
+class StageResult(RecordedModel):
+    """The `result.json` of one stage."""
+
+    schema_version: Literal[1] = RESULT_SCHEMA
+    stage: Text
+    state: Literal["done", "failed"]
+    counts: dict[str, Count] = {}
+    """What the stage made, by name."""
+    metrics: dict[str, float] = {}
+    """Scalars for a user interface, by name."""
+    usage: StageUsage = StageUsage()
+    error: Message | None = None
+    """Why it failed, and what to do."""
+
+    @model_validator(mode="after")
+    def _failure_has_its_error(self) -> Self:
+        if (self.state == "failed") != (self.error is not None):
+            raise ValueError("a failed stage says its error, and only a failed one")
+        return self
+
+
+class GenerationResult(RecordedModel):
+    """The `result.json` of an attempt, written by its last stage. Without it a run that succeeded is not a success."""
+
+    schema_version: Literal[1] = RESULT_SCHEMA
+    generation: Count
+    attempt: Count
+    run_id: RunId
+    candidate: ModelRef | None
+    """The generation's model; None when training was skipped."""
+    parent_model_id: Text | None = None
+    """Identity of the weights that the generation started from."""
+    reason: Message | None = None
+    """Why there is no candidate."""
+    dev: SetResult | None = None
+    """Decides the promotion. May be absent only where there is no candidate."""
+    test: Annotated[list[SetResult], Field(max_length=16)] = []
+    """For the report only."""
+    yields: YieldCounts
+    """What became of the answers that could have been training data."""
+    usage: dict[str, StageUsage] = {}
+    """By stage."""
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> Self:
+        if self.candidate is None:
+            if self.reason is None:
+                raise ValueError("a generation without a candidate says its reason")
+            if self.dev is not None and self.dev.candidate is not None:
+                raise ValueError("dev scores a candidate, but there is none")
+            return self
+        if self.dev is None or self.dev.gain is None:
+            raise ValueError("a generation with a candidate needs its score and gain on dev")
+        if self.candidate.generation != self.generation:
+            raise ValueError(f"the candidate is of generation {self.candidate.generation}, not {self.generation}")
+        return self
+
+
+class ResultError(Exception):
+    """A `result.json` that cannot be trusted; the message says which field and why."""
+
+
+def parse_result(text: str | bytes) -> GenerationResult:
+    """Read a generation's `result.json`. Raises ResultError."""
+    try:
+        return GenerationResult.model_validate_json(text)
+    except ValidationError as error:
+        problems = [
+            f"{'.'.join(map(str, details['loc'])) or 'result.json'}: {details['msg'].removeprefix('Value error, ')}"
+            for details in error.errors(include_url=False)
+        ]
+        raise ResultError("; ".join(problems[:5])) from error

@@ -1,0 +1,148 @@
+"""The status of an EvolutionRun: all that survives a restart of whoever drives it, bounded in size."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from perseid.api.base import Fraction, RecordedModel, Text, Timestamp
+from perseid.api.reasons import AttemptState, ConditionStatus, ConditionType, GenerationPhase, Phase, Reason
+from perseid.api.result import Count, Difference, Message, ModelRef, RunId
+
+MAX_GENERATIONS_INLINE = 20
+"""Newest generations in the status; older ones are in their own result files."""
+MAX_ATTEMPTS_INLINE = 5
+"""Newest attempts of the newest generation in the status. Of older generations the last attempt stays."""
+NOTE_LIMIT = 512
+
+Note = Annotated[str, Field(max_length=NOTE_LIMIT)]
+"""A message of which a status holds many."""
+
+
+class Condition(RecordedModel):
+    """A fact about the run, in Kubernetes' form."""
+
+    type: ConditionType
+    status: ConditionStatus
+    reason: Reason
+    message: Message = ""
+    """For people: what is the matter and what to do."""
+    last_transition_time: Timestamp
+    """When `status` last changed."""
+    observed_generation: Count = 0
+    """`metadata.generation` that the condition speaks of."""
+
+
+class AttemptStatus(RecordedModel):
+    """One try at a generation."""
+
+    number: Count
+    run_id: RunId
+    state: AttemptState
+    submitted_at: Timestamp
+    """When it was decided, before anything was asked of the backend."""
+    finished_at: Timestamp | None = None
+    reason: Reason | None = None
+    """Why it failed."""
+    message: Note = ""
+    charged: bool = False
+    """Whether the failure counts towards `spec.generations.maxAttempts`."""
+
+
+class ResultSummary(RecordedModel):
+    """What a generation was worth; the whole of it is in its `result.json`."""
+
+    run_id: RunId
+    """The attempt that the result comes from."""
+    dev_candidate: Fraction | None = None
+    """pass@1 of the generation's model on dev."""
+    dev_parent: Fraction | None = None
+    """pass@1 of its start model on dev."""
+    gain: Difference | None = None
+    gain_low: Difference | None = None
+    gain_high: Difference | None = None
+    samples_kept: Count
+    samples_total: Count
+    message: Note = ""
+    """Why it was promoted, rejected or skipped."""
+
+
+class GenerationStatus(RecordedModel):
+    """One pass of data synthesis, training and evaluation."""
+
+    index: Count
+    phase: GenerationPhase
+    start_model: ModelRef
+    candidate: ModelRef | None = None
+    result: ResultSummary | None = None
+    attempts: Annotated[list[AttemptStatus], Field(max_length=MAX_ATTEMPTS_INLINE)] = []
+    """The newest, in their order."""
+    charged_attempts: Count = 0
+    """Failed attempts that count towards `spec.generations.maxAttempts`."""
+    infrastructure_faults: Count = 0
+    """Attempts in a row that ended through no fault of the run's."""
+    started_at: Timestamp
+    finished_at: Timestamp | None = None
+
+
+class Intent(RecordedModel):
+    """The run that is to exist now. Written before it is asked for, so that a crash in between loses nothing."""
+
+    generation: Count
+    attempt: Count
+    run_id: RunId
+    intent_time: Timestamp
+
+
+class EvaluatedIn(RecordedModel):
+    """Where the promoted model has been scored already."""
+
+    run_id: RunId
+    role: Literal["candidate", "parent"]
+    """As what it stands in that run's result."""
+
+
+class EvolutionRunStatus(RecordedModel):
+    """What is known about a run. Whoever drives it writes the status first and acts after."""
+
+    uid: Annotated[str, Field(pattern=r"^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$")]
+    """Identity of this lineage of runs: the object's UID in a cluster, drawn once for a run directory."""
+    observed_generation: Count = 0
+    """`metadata.generation` of the spec that was last decided on."""
+    phase: Phase = Phase.PENDING
+    conditions: Annotated[list[Condition], Field(max_length=16)] = []
+    generations: Annotated[list[GenerationStatus], Field(max_length=MAX_GENERATIONS_INLINE)] = []
+    """The newest, in their order."""
+    current: Intent | None = None
+    """The attempt that is under way; None between attempts and at the end."""
+    promoted: ModelRef | None = None
+    """The best model so far: what the next generation starts from."""
+    promoted_score: Fraction | None = None
+    """pass@1 of the promoted model on dev, where it has been measured."""
+    promoted_evaluated_in: EvaluatedIn | None = None
+    """Where that was measured."""
+    patience_used: Count = 0
+    """Generations in a row without promotion."""
+    spec_digest: Text | None = None
+    """Digest of the spec that the run was accepted with."""
+    started_at: Timestamp | None = None
+    finished_at: Timestamp | None = None
+
+    def condition(self, type_: ConditionType) -> Condition | None:
+        """The condition of that type."""
+        return next((condition for condition in self.conditions if condition.type is type_), None)
+
+    @property
+    def generation(self) -> GenerationStatus | None:
+        """The newest generation."""
+        return self.generations[-1] if self.generations else None
+
+    @property
+    def best_model_message(self) -> str:
+        """Which model is the best so far, in words."""
+        if self.promoted is None:
+            return "No model yet."
+        name = "the base model" if self.promoted.is_base else f"the model of generation {self.promoted.generation}"
+        score = "" if self.promoted_score is None else f" (pass@1 on dev {self.promoted_score:.3f})"
+        return f"Best so far: {name}{score}, {self.promoted.uri}."

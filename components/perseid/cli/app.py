@@ -1,0 +1,186 @@
+"""The commands: run, validate, compile."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any, NoReturn, TypeVar
+
+import typer
+from rich.console import Console
+
+from perseid import __version__
+from perseid.api.errors import RunFileError
+from perseid.api.load import load_run
+from perseid.api.reasons import Phase
+from perseid.api.spec import EvolutionRun
+from perseid.api.status import EvolutionRunStatus
+from perseid.cli import exits
+from perseid.cli.preflight import check
+from perseid.cli.tables import print_summary
+from perseid.cli.view import LinesView, LiveView, SilentView, View
+from perseid.data.errors import DataError
+from perseid.report.summary import summarise
+from perseid.runner.backend import LocalBackend
+from perseid.runner.directory import RunDirectory, absolute_paths
+from perseid.runner.errors import RunnerError
+from perseid.runner.loop import drive
+
+app = typer.Typer(
+    name="perseid",
+    help="One YAML file makes a language model better.",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+)
+
+T = TypeVar("T")
+RunFile = Annotated[Path, typer.Argument(metavar="RUN.YAML", help="The file with the EvolutionRun.")]
+
+
+def main() -> None:
+    """Entry point of the command."""
+    app()
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"perseid {__version__}")  # noqa: T201  # the command's answer
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """One YAML file makes a language model better."""
+
+
+@app.command()
+def validate(file: RunFile) -> None:
+    """Check a run file: every mistake with its line, what is allowed and the nearest right name."""
+    run = _load(file)
+    _or_exit(lambda: check(absolute_paths(run, file.resolve().parent)))
+    Console().print(f"{file} is valid: EvolutionRun {run.metadata.name}", highlight=False, markup=False)
+
+
+@app.command("compile")
+def compile_(
+    file: RunFile,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where to write the pipeline.")] = Path(
+        "pipeline.yaml"
+    ),
+) -> None:
+    """Write the Kubeflow pipeline of one generation."""
+    run = _load(file)
+    if output.is_dir():
+        _exit(exits.MISTAKE, f"{output} is a directory; give the file to write, for example {output / 'pipeline.yaml'}")
+    from perseid.pipelines.generation import compile_pipeline  # KFP takes a second to import
+
+    try:
+        compile_pipeline(run, output)
+    except OSError as error:
+        _exit(exits.MISTAKE, f"cannot write {output}: {error.strerror}")
+    Console().print(f"wrote {output}", highlight=False, markup=False)
+
+
+@app.command()
+def run(
+    file: RunFile,
+    runs_dir: Annotated[Path, typer.Option(help="Directory that holds the runs' directories.")] = Path("runs"),
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show nothing but errors.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON, and nothing else.")] = False,
+) -> None:
+    """Carry a run through on this machine. The same command goes on with a run that was stopped."""
+    accepted = absolute_paths(_load(file), file.resolve().parent)
+    _or_exit(lambda: check(accepted))
+    directory = RunDirectory(runs_dir / accepted.metadata.name)
+    console = Console()
+    view: View
+    if quiet or as_json:
+        view = SilentView()
+    elif console.is_terminal:
+        view = LiveView(console, directory.path, accepted)
+    else:
+        view = LinesView(console, directory.path, accepted)
+    status = _or_exit(lambda: _drive(accepted, directory, view))
+    _report(accepted, directory, status, console, quiet=quiet, as_json=as_json)
+    if status.phase is Phase.FAILED:
+        raise typer.Exit(exits.FAILED)
+    if status.phase is Phase.SUSPENDED:
+        raise typer.Exit(exits.SUSPENDED)
+
+
+def _drive(accepted: EvolutionRun, directory: RunDirectory, view: View) -> EvolutionRunStatus:
+    # SIGTERM ends a run as Ctrl-C does: in order, and to be gone on with.
+    signal.signal(signal.SIGTERM, _interrupt)
+    with directory.locked():
+        backend = LocalBackend(directory)
+        try:
+            with view:
+                return drive(accepted, directory, backend, lambda: datetime.now(UTC), view.update)
+        except KeyboardInterrupt:
+            # A second Ctrl-C must not cut the clean-up short: what it would leave behind is killed with us anyway.
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            _exit(
+                exits.INTERRUPTED,
+                f"stopped; what is done is in {directory.path}. The same command goes on from there.",
+                before=backend.close,
+            )
+        finally:
+            backend.close()
+
+
+def _interrupt(_signal: int, _frame: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def _report(
+    accepted: EvolutionRun,
+    directory: RunDirectory,
+    status: EvolutionRunStatus,
+    console: Console,
+    *,
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    summary = summarise(accepted, status, directory.path)
+    if as_json:
+        print(json.dumps(summary.to_dict(), indent=2))  # noqa: T201  # the command's answer
+    elif not quiet:
+        print_summary(console, summary)
+    if status.phase is Phase.FAILED and not as_json:
+        Console(stderr=True).print(f"error: {summary.message}", style="red", highlight=False, markup=False)
+
+
+def _load(file: Path) -> EvolutionRun:
+    try:
+        return load_run(file)
+    except RunFileError as error:
+        _exit(exits.MISTAKE, str(error))
+
+
+def _or_exit(call: Callable[[], T]) -> T:
+    try:
+        return call()
+    except (RunnerError, DataError) as error:
+        _exit(exits.MISTAKE, str(error))
+
+
+def _exit(code: int, message: str, before: Callable[[], Any] | None = None) -> NoReturn:
+    if before is not None:
+        before()
+    Console(stderr=True).print(message, highlight=False, markup=False, soft_wrap=True)
+    raise typer.Exit(code)
+
+
+if os.environ.get("PERSEID_LOG") == "debug":
+    logging.basicConfig(level=logging.DEBUG, stream=sys.stderr)

@@ -1,0 +1,126 @@
+"""The phases of a run: accepted, running, suspended, completed, failed.
+
+Completed and Failed are final: what a script has waited for must not change under it. A user who wants more generations
+than a completed run had starts a new run from its best model.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from perseid.api.base import replace
+from perseid.api.identity import spec_digest
+from perseid.api.reasons import AttemptState, ConditionType, GenerationPhase, Phase, Reason
+from perseid.api.result import ModelRef
+from perseid.api.spec import EvolutionRunSpec
+from perseid.api.status import EvolutionRunStatus
+from perseid.decide.conditions import with_condition
+from perseid.decide.observed import Observed
+from perseid.decide.retry import is_exhausted
+
+BASE_GENERATION = -1
+
+
+def accept(status: EvolutionRunStatus, spec: EvolutionRunSpec, observed: Observed) -> EvolutionRunStatus:
+    """Record what the run is decided on: which generation of the spec, its digest, and the base as the best so far."""
+    status = replace(status, observed_generation=observed.spec_generation)
+    if status.spec_digest is None:
+        status = replace(status, spec_digest=spec_digest(spec))
+    if status.promoted is None:
+        status = replace(status, promoted=ModelRef(uri=spec.model.ref, generation=BASE_GENERATION))
+    return status
+
+
+def backend(status: EvolutionRunStatus, observed: Observed, now: datetime) -> EvolutionRunStatus:
+    """Record whether the backend answers. Its absence is a condition and no failure."""
+    if observed.backend_reachable:
+        return with_condition(status, ConditionType.BACKEND_READY, True, Reason.REACHABLE, "The backend answers.", now)
+    why = f" ({observed.backend_message})" if observed.backend_message else ""
+    message = f"The backend does not answer{why}. Nothing is lost: the run goes on when it does."
+    return with_condition(status, ConditionType.BACKEND_READY, False, Reason.UNREACHABLE, message, now)
+
+
+def end_if_over(status: EvolutionRunStatus, spec: EvolutionRunSpec, now: datetime) -> EvolutionRunStatus:
+    """Complete or fail the run where its newest generation calls for it."""
+    newest, limits = status.generation, spec.generations
+    if newest is None or status.current is not None:
+        return status
+    if newest.phase is GenerationPhase.RUNNING:
+        return _fail(status, now) if is_exhausted(newest, limits) else status
+    done = newest.index + 1
+    if done >= limits.max:
+        message = f"{_count(done, 'generation')} done. {status.best_model_message}"
+        return _complete(status, Reason.MAX_GENERATIONS, message, now)
+    if status.patience_used >= limits.patience:
+        message = f"No promotion in {_count(status.patience_used, 'generation')}. {status.best_model_message}"
+        return _complete(status, Reason.PATIENCE_USED_UP, message, now)
+    return status
+
+
+def _complete(status: EvolutionRunStatus, reason: Reason, message: str, now: datetime) -> EvolutionRunStatus:
+    status = with_condition(status, ConditionType.COMPLETE, True, reason, message, now)
+    return _finish(replace(status, phase=Phase.COMPLETED), "The run is complete.", now)
+
+
+def _fail(status: EvolutionRunStatus, now: datetime) -> EvolutionRunStatus:
+    newest = status.generations[-1]
+    last = newest.attempts[-1]
+    status = replace(
+        status,
+        generations=[*status.generations[:-1], replace(newest, phase=GenerationPhase.FAILED, finished_at=now)],
+        phase=Phase.FAILED,
+    )
+    message = (
+        f"Generation {newest.index} failed {_count(newest.charged_attempts, 'time')}, at last with {last.reason}: "
+        f"{last.message}. Mend the cause and start a new run from the best model. {status.best_model_message}"
+    )
+    status = with_condition(status, ConditionType.FAILED, True, Reason.ATTEMPTS_EXHAUSTED, message, now)
+    return _finish(status, "The run has failed.", now)
+
+
+def _finish(status: EvolutionRunStatus, message: str, now: datetime) -> EvolutionRunStatus:
+    status = with_condition(status, ConditionType.PROGRESSING, False, Reason.FINISHED, message, now)
+    if status.condition(ConditionType.SUSPENDED) is not None:
+        status = with_condition(status, ConditionType.SUSPENDED, False, Reason.NOT_SUSPENDED, message, now)
+    return replace(status, finished_at=now)
+
+
+def suspend(status: EvolutionRunStatus, may_run: bool, now: datetime) -> EvolutionRunStatus:
+    """Hold the run: Suspended once nothing of it may be running, until then it drains."""
+    if may_run:
+        message = "The run that is under way may finish; nothing more is submitted."
+        status = with_condition(status, ConditionType.SUSPENDED, False, Reason.DRAINING, message, now)
+        return replace(status, phase=Phase.RUNNING)
+    message = "Set spec.suspend to false to go on."
+    status = with_condition(status, ConditionType.SUSPENDED, True, Reason.SUSPENDED, message, now)
+    status = with_condition(status, ConditionType.PROGRESSING, False, Reason.SUSPENDED, message, now)
+    return replace(status, phase=Phase.SUSPENDED)
+
+
+def run(status: EvolutionRunStatus, now: datetime) -> EvolutionRunStatus:
+    """Record that the run is under way, and with what."""
+    if status.condition(ConditionType.SUSPENDED) is not None:
+        message = "The run is not suspended."
+        status = with_condition(status, ConditionType.SUSPENDED, False, Reason.NOT_SUSPENDED, message, now)
+    reason, message = _progress(status)
+    status = with_condition(status, ConditionType.PROGRESSING, True, reason, message, now)
+    return replace(status, phase=Phase.RUNNING, started_at=status.started_at or now)
+
+
+def _progress(status: EvolutionRunStatus) -> tuple[Reason, str]:
+    newest = status.generation
+    if newest is None or not newest.attempts:
+        return Reason.IN_PROGRESS, "The first generation is about to start."
+    last = newest.attempts[-1]
+    name = f"Generation {newest.index}, attempt {last.number}"
+    if last.state is AttemptState.FAILED:
+        return Reason.RETRYING, f"{name} failed with {last.reason}: {last.message}. It will be tried again."
+    if last.state is AttemptState.SUBMITTING:
+        return Reason.SUBMITTING, f"{name} is being submitted as run {last.run_id}."
+    if last.state.is_over:
+        return Reason.IN_PROGRESS, f"Generation {newest.index} is done; the next one is about to start."
+    return Reason.GENERATION_IN_PROGRESS, f"{name} is {last.state.lower()} as run {last.run_id}."
+
+
+def _count(number: int, word: str) -> str:
+    return f"{number} {word}{'' if number == 1 else 's'}"

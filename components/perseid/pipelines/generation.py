@@ -1,0 +1,114 @@
+"""One generation's pipeline, built from a spec and compiled to KFP's intermediate representation.
+
+No `from __future__ import annotations` here: KFP reads the pipeline's annotations as objects.
+"""
+
+# KFP knows `dict`, and no parameters of it.
+# mypy: disable-error-code="type-arg"
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from kfp import compiler, dsl, kubernetes
+
+from perseid.api.attempt import Attempt
+from perseid.api.spec import EvolutionRun, ResourcesSpec
+from perseid.pipelines import components
+
+GENERATION_PIPELINE = "perseid-generation"
+FIRST_RUN_ID = "00000000-0000-0000-0000-000000000000"
+"""Run id of a pipeline that somebody starts by hand."""
+
+
+def build_pipeline(run: EvolutionRun) -> Callable[..., Any]:
+    """The pipeline of one generation attempt.
+
+    Its parameters are the fields of `perseid.api.attempt.Attempt`: the defaults are the first attempt at the first
+    generation, with the run itself in them, so that the compiled pipeline can be started as it is in the Kubeflow UI;
+    only `storage` must be given.
+    """
+    spec = run.spec.pipeline
+    # KFP knows no null, and reads a parameter's default as data.
+    as_data = run.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+    @dsl.pipeline(
+        name=f"{GENERATION_PIPELINE}-{run.metadata.name}",
+        description=f"One generation of {run.metadata.name}: synthesize, convert, finetune, evaluate.",
+    )
+    def generation(
+        storage: str,
+        run: dict = as_data,
+        run_id: str = FIRST_RUN_ID,
+        generation: int = 0,
+        attempt: int = 0,
+        start_model: str = run.spec.model.ref,
+    ) -> str:
+        common = {
+            "run": run,
+            "run_id": run_id,
+            "generation": generation,
+            "attempt": attempt,
+            "storage": storage,
+            "start_model": start_model,
+        }
+        synthesized = components.synthesize(**common)
+        converted = components.convert(**common, synthesized=synthesized.outputs["Output"])
+        finetuned = components.finetune(**common, converted=converted.outputs["Output"])
+        evaluated = components.evaluate(**common, finetuned=finetuned.outputs["Output"])
+        for task, resources in (
+            (synthesized, spec.stages.synthesize),
+            (converted, spec.stages.convert),
+            (finetuned, spec.stages.finetune),
+            (evaluated, spec.stages.evaluate),
+        ):
+            _place(task, spec.image, resources)
+        return evaluated.outputs["Output"]
+
+    return generation
+
+
+def pipeline_arguments(attempt: Attempt) -> dict[str, Any]:
+    """An attempt as the arguments of its pipeline."""
+    return {
+        "run": attempt.run.model_dump(mode="json", by_alias=True, exclude_none=True),
+        "run_id": attempt.run_id,
+        "generation": attempt.generation,
+        "attempt": attempt.number,
+        "storage": attempt.storage,
+        "start_model": attempt.start_model,
+    }
+
+
+def _place(task: dsl.PipelineTask, image: str, resources: ResourcesSpec) -> None:
+    task.set_container_image(image)
+    # Sampling is not a pure function of the inputs that KFP fingerprints, and a stage finds its own finished work.
+    task.set_caching_options(False)
+    if resources.cpu:
+        task.set_cpu_request(resources.cpu)
+    if resources.memory:
+        task.set_memory_request(resources.memory).set_memory_limit(resources.memory)
+    if resources.gpus:
+        task.set_accelerator_type(resources.gpu_type).set_accelerator_limit(resources.gpus)
+    if resources.retries:
+        task.set_retry(resources.retries)
+    if resources.timeout_seconds:
+        kubernetes.set_timeout(task, resources.timeout_seconds)
+    if resources.shared_memory:
+        kubernetes.empty_dir_mount(
+            task, volume_name="dshm", mount_path="/dev/shm", medium="Memory", size_limit=resources.shared_memory
+        )
+    for key, value in sorted(resources.node_selector.items()):
+        kubernetes.add_node_selector(task, label_key=key, label_value=value)
+    for key, value in sorted(resources.labels.items()):
+        kubernetes.add_pod_label(task, label_key=key, label_value=value)
+
+
+def compile_pipeline(run: EvolutionRun, output: Path) -> None:
+    """Write the pipeline's intermediate representation as YAML, atomically."""
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=output.parent) as scratch:
+        compiled = Path(scratch) / "pipeline.yaml"
+        compiler.Compiler().compile(build_pipeline(run), package_path=str(compiled))
+        compiled.replace(output)

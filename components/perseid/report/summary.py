@@ -1,0 +1,187 @@
+"""A run in one page: base against promoted model, yield, tokens, time, and where the model is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from perseid.api.layout import RESULT, Layout
+from perseid.api.reasons import ConditionType
+from perseid.api.result import GenerationResult, StageUsage, parse_result
+from perseid.api.spec import EvolutionRun
+from perseid.api.status import EvolutionRunStatus
+from perseid.evaluation.scores import EvaluationResult, compare
+
+
+@dataclass(frozen=True, slots=True)
+class SetSummary:
+    """The base and the promoted model on one set. Scores are pass@1 as fractions."""
+
+    name: str
+    decides: bool
+    """Whether promotion goes by it (dev); otherwise it is only reported."""
+    problems: int
+    samples: int
+    base: tuple[float, float, float]
+    """Score, and the ends of its interval."""
+    promoted: tuple[float, float, float] | None
+    """None where no model was promoted."""
+    gain: tuple[float, float, float] | None
+    """Promoted minus base, paired by problem."""
+    up: int = 0
+    """Problems on which the promoted model is better."""
+    down: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationSummary:
+    """One generation in a line."""
+
+    index: int
+    phase: str
+    message: str
+    kept: int
+    total: int
+    dropped: dict[str, int]
+    usage: dict[str, dict[str, float]]
+    """Calls, tokens and seconds by stage."""
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What came out of a run."""
+
+    name: str
+    phase: str
+    message: str
+    """Why the run ended, and which model is the best."""
+    confidence: float
+    model: str
+    """Where the best model is: a directory, or the base's reference."""
+    promoted_generation: int | None
+    sets: list[SetSummary]
+    generations: list[GenerationSummary]
+    seconds: float
+    """Time in stages, over all generations."""
+    completion_tokens: int
+    prompt_tokens: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return asdict(self)
+
+
+def summarise(run: EvolutionRun, status: EvolutionRunStatus, root: Path) -> Summary:
+    """Read the results under `root` that `status` speaks of."""
+    results = list(_results(status, root))
+    usage = [one for result in results for one in result.usage.values()]
+    promoted = status.promoted
+    made = promoted is not None and not promoted.is_base
+    return Summary(
+        name=run.metadata.name,
+        phase=status.phase.value,
+        message=_message(status),
+        confidence=run.spec.evaluation.confidence,
+        model=run.spec.model.ref if promoted is None else promoted.uri,
+        promoted_generation=promoted.generation if made and promoted is not None else None,
+        sets=_sets(run, status, results, root),
+        generations=[_generation(status, result) for result in results],
+        seconds=sum(one.seconds for one in usage),
+        completion_tokens=sum(one.completion_tokens for one in usage),
+        prompt_tokens=sum(one.prompt_tokens for one in usage),
+    )
+
+
+def _results(status: EvolutionRunStatus, root: Path) -> Iterator[GenerationResult]:
+    for generation in status.generations:
+        if generation.result is None:
+            continue
+        number = next(one.number for one in generation.attempts if one.run_id == generation.result.run_id)
+        yield parse_result((Layout(root, generation.index, number).attempt_directory / RESULT).read_bytes())
+
+
+def _message(status: EvolutionRunStatus) -> str:
+    order = (ConditionType.FAILED, ConditionType.COMPLETE, ConditionType.SUSPENDED, ConditionType.PROGRESSING)
+    told = (status.condition(kind) for kind in order)
+    return next((condition.message for condition in told if condition is not None and condition.message), "")
+
+
+def _generation(status: EvolutionRunStatus, result: GenerationResult) -> GenerationSummary:
+    known = next(one for one in status.generations if one.index == result.generation)
+    return GenerationSummary(
+        index=result.generation,
+        phase=known.phase.value,
+        message="" if known.result is None else known.result.message,
+        kept=result.yields.kept,
+        total=result.yields.total,
+        dropped=dict(result.yields.dropped),
+        usage={stage: _usage(one) for stage, one in result.usage.items()},
+    )
+
+
+def _usage(usage: StageUsage) -> dict[str, float]:
+    return usage.model_dump()
+
+
+def _sets(
+    run: EvolutionRun, status: EvolutionRunStatus, results: list[GenerationResult], root: Path
+) -> list[SetSummary]:
+    """The first generation's start model is the base; its scores and the promoted model's are in the run's store."""
+    if not results or results[0].generation != 0:
+        return []
+    base_id = results[0].parent_model_id
+    promoted = status.promoted
+    promoted_id = None if promoted is None or promoted.is_base else promoted.model_id
+    store = _store(Layout(root, 0, 0).evaluations)
+    titles = [run.spec.problems.dev.title, *(one.title for one in run.spec.problems.test)]
+    summaries = []
+    for place, title in enumerate(titles):
+        base = store.get((title, base_id))
+        if base is None:
+            continue
+        summaries.append(_set(run, place == 0, base, store.get((title, promoted_id))))
+    return summaries
+
+
+def _store(directory: Path) -> dict[tuple[str, str | None], EvaluationResult]:
+    found: dict[tuple[str, str | None], EvaluationResult] = {}
+    for path in sorted(directory.glob("*/scores.json")):
+        result = EvaluationResult.model_validate_json(path.read_bytes())
+        found[result.set_name, result.model_id] = result
+    return found
+
+
+def _set(run: EvolutionRun, decides: bool, base: EvaluationResult, promoted: EvaluationResult | None) -> SetSummary:
+    evaluation = run.spec.evaluation
+    known = SetSummary(
+        name=base.set_name,
+        decides=decides,
+        problems=len(base.problems),
+        samples=base.n,
+        base=_interval(base),
+        promoted=None,
+        gain=None,
+    )
+    if promoted is None:
+        return known
+    paired = compare(
+        base, promoted, resamples=evaluation.bootstrap, confidence=evaluation.confidence, seed=run.spec.seed
+    )
+    return SetSummary(
+        name=known.name,
+        decides=known.decides,
+        problems=known.problems,
+        samples=known.samples,
+        base=known.base,
+        promoted=_interval(promoted),
+        gain=(paired.difference, paired.low, paired.high),
+        up=paired.up,
+        down=paired.down,
+    )
+
+
+def _interval(result: EvaluationResult) -> tuple[float, float, float]:
+    first = result.at(1)
+    return first.value, first.low, first.high

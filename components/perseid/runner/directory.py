@@ -1,0 +1,112 @@
+"""A run's directory: `runs/NAME/` with the accepted run, the status and what the stages write."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import tempfile
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from perseid.api.identity import spec_changes
+from perseid.api.spec import EvolutionRun, ProblemSet
+from perseid.api.status import EvolutionRunStatus
+from perseid.runner.errors import RunnerError
+
+RUN_FILE = "run.json"
+STATUS_FILE = "status.json"
+
+
+def absolute_paths(run: EvolutionRun, base: Path) -> EvolutionRun:
+    """The run with every path in it made absolute; relative ones start at `base`, the directory of the YAML file."""
+    spec = run.spec
+
+    def anchored(problems: ProblemSet) -> ProblemSet:
+        if problems.source not in {"jsonl", "mbpp"} or problems.path is None:
+            return problems
+        return problems.model_copy(update={"path": str((base / problems.path).resolve())})
+
+    problems = spec.problems.model_copy(
+        update={
+            "train": anchored(spec.problems.train),
+            "dev": anchored(spec.problems.dev),
+            "test": [anchored(one) for one in spec.problems.test],
+        }
+    )
+    model = spec.model
+    if model.ref.startswith(("./", "../", "/")):
+        model = model.model_copy(update={"ref": str((base / model.ref).resolve())})
+    return run.model_copy(update={"spec": spec.model_copy(update={"problems": problems, "model": model})})
+
+
+class RunDirectory:
+    """The files of one run, for one `perseid run` at a time."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path.resolve()
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the directory. Raises RunnerError where another process holds it."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        with (self.path / ".lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise RunnerError(
+                    f"{self.path} is in use by another `perseid run`; wait for it, stop it with Ctrl-C, or give this"
+                    " run another metadata.name"
+                ) from None
+            yield
+
+    def accept(self, run: EvolutionRun) -> EvolutionRunStatus:
+        """Take the run in, new or to be gone on with, and return its status.
+
+        Raises RunnerError where the directory holds a run of another spec: generations made under different settings
+        cannot be compared.
+        """
+        accepted = self.path / RUN_FILE
+        status_file = self.path / STATUS_FILE
+        if accepted.exists():
+            earlier = EvolutionRun.model_validate_json(accepted.read_bytes())
+            forbidden = [change for change in spec_changes(earlier.spec, run.spec) if not change.may_change]
+            if forbidden:
+                changes = "\n".join(f"  {change}" for change in forbidden)
+                raise RunnerError(
+                    f"{self.path} holds a run that was started with other settings:\n{changes}\nUndo the changes to go"
+                    " on with it, or give the new run another metadata.name (only spec.suspend and"
+                    " spec.generations.max may change)"
+                )
+        write_atomically(accepted, run.model_dump_json(by_alias=True, indent=2))
+        if not status_file.exists():
+            self.write_status(EvolutionRunStatus(uid=str(uuid.uuid4())))
+        try:
+            return EvolutionRunStatus.model_validate_json(status_file.read_bytes())
+        except ValidationError as error:
+            raise RunnerError(
+                f"{status_file} cannot be read: {error.errors(include_url=False)[0]['msg']}; if it was edited, undo"
+                " that; otherwise move the directory away and start again"
+            ) from error
+
+    def write_status(self, status: EvolutionRunStatus) -> None:
+        """Replace the status, atomically."""
+        write_atomically(self.path / STATUS_FILE, status.model_dump_json(by_alias=True, indent=2))
+
+    def attempt_directory(self, generation: int, number: int) -> Path:
+        """Where an attempt's stages write."""
+        return self.path / "generations" / f"{generation:03d}" / "attempts" / str(number)
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a file so that a reader, or a kill at any moment, finds the old content or the new."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, scratch = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(text + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    Path(scratch).replace(path)

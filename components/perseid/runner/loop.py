@@ -1,0 +1,61 @@
+"""Observe, decide, write the status, act; again, until the run is over."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+
+from perseid.api.attempt import Attempt
+from perseid.api.reasons import Phase
+from perseid.api.spec import EvolutionRun
+from perseid.api.status import EvolutionRunStatus
+from perseid.decide.core import decide
+from perseid.decide.observed import Observed
+from perseid.decide.plan import Submit, Terminate
+from perseid.runner.backend import Backend
+from perseid.runner.directory import RunDirectory
+
+TICK_SECONDS = 0.25
+"""How often the progress is looked at."""
+
+
+def drive(
+    run: EvolutionRun,
+    directory: RunDirectory,
+    backend: Backend,
+    clock: Callable[[], datetime],
+    on_tick: Callable[[EvolutionRunStatus], None],
+) -> EvolutionRunStatus:
+    """Carry a run through; returns its last status, which is terminal or suspended.
+
+    The status is written before an action, so that a kill in between repeats the decision and not the action. `on_tick`
+    is called a few times a second.
+    """
+    status = directory.accept(run)
+    while True:
+        plan = decide(run.spec, status, Observed(runs=backend.observe(status)), clock())
+        if plan.status != status:
+            status = plan.status
+            directory.write_status(status)
+        on_tick(status)
+        match plan.action:
+            case Submit():
+                backend.submit(_attempt(run, directory, plan.action))
+                continue
+            case Terminate(run_id):
+                backend.terminate(run_id)
+                continue
+        if status.phase.is_terminal or status.phase is Phase.SUSPENDED:
+            return status
+        backend.wait(TICK_SECONDS if plan.requeue_after is None else min(TICK_SECONDS, plan.requeue_after))
+
+
+def _attempt(run: EvolutionRun, directory: RunDirectory, submit: Submit) -> Attempt:
+    return Attempt(
+        run=run,
+        run_id=submit.run_id,
+        generation=submit.generation,
+        number=submit.attempt,
+        storage=str(directory.path),
+        start_model=submit.start_model.uri,
+    )

@@ -1,0 +1,34 @@
+"""The process that executes one attempt's pipeline with kfp.local, one process per stage."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from pathlib import Path
+
+from kfp import local
+
+from perseid.api.attempt import Attempt
+from perseid.pipelines.generation import build_pipeline, pipeline_arguments
+from perseid.processes import die_with_parent
+
+
+def main(submission: Path) -> None:
+    """Execute the attempt in the file `submission`; a stage that fails ends the process with an error."""
+    die_with_parent()
+    attempt = Attempt.model_validate_json(submission.read_bytes())
+    # kfp.local starts `python3` from PATH; the stages need this interpreter's packages.
+    os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    os.environ["PERSEID_DIE_WITH_PARENT"] = "1"
+    logging.getLogger().setLevel(logging.INFO)
+    local.init(
+        runner=local.SubprocessRunner(use_venv=False),
+        pipeline_root=str(submission.parent / "kfp"),
+        raise_on_error=True,
+    )
+    build_pipeline(attempt.run)(**pipeline_arguments(attempt))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,130 @@
+"""Stage 4: score the generation's model and its start model, on dev (which decides) and on test (which is told).
+
+Scores are kept by content in the run's `evaluations/`: the start model of a later generation has its scores already.
+Writes the attempt's `result.json`.
+"""
+
+from __future__ import annotations
+
+from perseid.api.layout import STAGES, read_stage_result
+from perseid.api.result import Gain, GenerationResult, ModelRef, Score, SetResult, StageResult, StageUsage, YieldCounts
+from perseid.data.jsonl import write_json
+from perseid.data.problems import load_problems
+from perseid.engines.models import ResolvedModel, resolve_model
+from perseid.evaluation.scores import EvaluationResult, compare
+from perseid.stages.convert import SAMPLES, YIELD
+from perseid.stages.finetune import model_directory
+from perseid.stages.models import resolve_start_model
+from perseid.stages.runtime import StageContext
+from perseid.stages.scoring import score_model
+from perseid.stages.synthesize import ANYWHERE
+
+Scores = dict[str, EvaluationResult]
+"""By title of the set."""
+
+
+async def run(context: StageContext) -> StageResult:
+    """Score both models on every set and say what the generation was worth."""
+    spec = context.spec
+    sets = [(one, load_problems(one, ANYWHERE)) for one in (spec.problems.dev, *spec.problems.test)]
+    parent = await resolve_start_model(context)
+    directory = model_directory(context)
+    candidate = None if directory is None else resolve_model(str(directory.resolve()))
+    parent_scores, parent_usage = await score_model(context, parent, sets, "the start model")
+    candidate_scores: Scores | None = None
+    usage = parent_usage
+    if candidate is not None:
+        candidate_scores, candidate_usage = await score_model(context, candidate, sets, "the trained model")
+        usage = _sum(parent_usage, candidate_usage)
+
+    compared = [_set_result(context, one.title, parent_scores, candidate_scores) for one, _ in sets]
+    result = _generation_result(context, parent, candidate, compared, usage)
+    write_json(context.layout.result, result.model_dump(mode="json", by_alias=True))
+    return StageResult(
+        stage="evaluate",
+        state="done",
+        counts={"problems": sum(len(problems) for _, problems in sets), "models": 1 if candidate is None else 2},
+        metrics=_metrics(compared),
+        usage=usage,
+    )
+
+
+def _generation_result(
+    context: StageContext,
+    parent: ResolvedModel,
+    candidate: ResolvedModel | None,
+    compared: list[SetResult],
+    usage: StageUsage,
+) -> GenerationResult:
+    attempt, convert = context.attempt, context.layout.stage("convert")
+    earlier = {stage: read_stage_result(context.layout.stage(stage)) for stage in STAGES}
+    usages = {stage: result.usage for stage, result in earlier.items() if result is not None}
+    reason = None
+    if candidate is None:
+        kept = sum(1 for _ in (convert / SAMPLES).open())
+        reason = f"{kept} training records are fewer than finetune.minSamples ({context.spec.finetune.min_samples})"
+    return GenerationResult(
+        generation=attempt.generation,
+        attempt=attempt.number,
+        run_id=attempt.run_id,
+        candidate=None
+        if candidate is None
+        else ModelRef(uri=str(candidate.path), model_id=candidate.model_id, generation=attempt.generation),
+        parent_model_id=parent.model_id,
+        reason=reason,
+        dev=compared[0],
+        test=compared[1:],
+        yields=YieldCounts.model_validate_json((convert / YIELD).read_bytes()),
+        usage={**usages, "evaluate": usage.model_copy(update={"seconds": context.progress.seconds})},
+    )
+
+
+def _set_result(context: StageContext, title: str, parent: Scores, candidate: Scores | None) -> SetResult:
+    base = parent[title]
+    if candidate is None:
+        return SetResult(name=title, parent=_score(base))
+    evaluation = context.spec.evaluation
+    paired = compare(
+        base,
+        candidate[title],
+        resamples=evaluation.bootstrap,
+        confidence=evaluation.confidence,
+        seed=context.spec.seed,
+    )
+    return SetResult(
+        name=title,
+        parent=_score(base),
+        candidate=_score(candidate[title]),
+        gain=Gain(value=paired.difference, low=paired.low, high=paired.high),
+    )
+
+
+def _score(result: EvaluationResult) -> Score:
+    first = result.at(1)
+    return Score(
+        pass_at_1=first.value,
+        low=first.low,
+        high=first.high,
+        problems=len(result.problems),
+        samples=result.n,
+        pass_at={str(estimate.k): estimate.value for estimate in result.pass_at},
+    )
+
+
+def _metrics(compared: list[SetResult]) -> dict[str, float]:
+    metrics: dict[str, float] = {}
+    for one in compared:
+        metrics[f"{one.name}_parent_pass_at_1"] = one.parent.pass_at_1
+        if one.candidate is not None and one.gain is not None:
+            metrics[f"{one.name}_pass_at_1"] = one.candidate.pass_at_1
+            metrics[f"{one.name}_gain"] = one.gain.value
+    return metrics
+
+
+def _sum(first: StageUsage, second: StageUsage) -> StageUsage:
+    return StageUsage(
+        calls=first.calls + second.calls,
+        prompt_tokens=first.prompt_tokens + second.prompt_tokens,
+        cached_tokens=first.cached_tokens + second.cached_tokens,
+        completion_tokens=first.completion_tokens + second.completion_tokens,
+    )

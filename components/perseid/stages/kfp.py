@@ -1,0 +1,51 @@
+"""What the bodies of the pipeline's components call: parameters in, result and KFP artifacts out."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from perseid.api.attempt import Attempt
+from perseid.api.layout import RESULT, STAGES, Layout
+from perseid.processes import die_with_parent
+from perseid.stages.runtime import run_stage
+
+if TYPE_CHECKING:
+    from kfp import dsl
+
+
+Parameters = tuple[dict[str, Any], str, int, int, str, str]
+"""run, run_id, generation, attempt, storage, start_model: as in `Attempt`."""
+
+
+def run_component(name: str, parameters: Parameters, metrics: dsl.Metrics, model: dsl.Model | None = None) -> str:
+    """Run stage `name` and publish its metrics; returns the path of its result.json.
+
+    The model artifact holds the manifest alone: KFP copies artifacts whole into every step, and weights are read by
+    their path.
+    """
+    if name not in STAGES:
+        raise ValueError(f"no stage is called {name}")
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    if os.environ.get("PERSEID_DIE_WITH_PARENT"):
+        die_with_parent()
+    fields = ("run", "run_id", "generation", "number", "storage", "start_model")
+    parsed = Attempt.model_validate(dict(zip(fields, parameters, strict=True)))
+    module = importlib.import_module(f"perseid.stages.{name}")
+    result = run_stage(name, parsed, module.run)
+    for key, value in sorted(result.metrics.items()):
+        metrics.log_metric(key, value)
+    directory = Layout.of(parsed).stage(name)
+    if model is not None:
+        manifest = directory / "model" / "perseid-model.json"
+        if manifest.exists():
+            shutil.copyfile(manifest, model.path)
+            model.metadata["uri"] = str(manifest.parent)
+        else:
+            Path(model.path).write_text("{}\n")
+            model.metadata["skipped"] = "too few training records"
+    return str(directory / RESULT)

@@ -1,0 +1,113 @@
+"""Models as stages use them: resolved, opened, capped, and with every call in the stage's journal."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from functools import reduce
+
+from perseid.api.result import StageUsage
+from perseid.api.spec import OpenAISpec
+from perseid.engines.errors import EngineDiedError
+from perseid.engines.factory import open_endpoint, open_engine
+from perseid.engines.journal import Journal
+from perseid.engines.journaled import JournaledEngine
+from perseid.engines.models import ResolvedModel, resolve_model
+from perseid.engines.protocol import Engine, Generation, Request, Usage
+from perseid.engines.wrappers import LimitedEngine
+from perseid.stages.runtime import StageContext
+
+
+class StageModel:
+    """An engine in a stage: journalled and capped, and it remembers its own death.
+
+    Searches and evaluations record a failed call as the problem's failure and go on; a dead engine would make every
+    remaining problem look bad, so the stage must fail instead, and `raise_if_dead` says so.
+    """
+
+    def __init__(self, engine: Engine, journal: Journal, in_flight: int) -> None:
+        self._engine = JournaledEngine(LimitedEngine(engine, in_flight), journal)
+        self._death: EngineDiedError | None = None
+
+    @property
+    def model_id(self) -> str:
+        """Identity of the weights, or name of the endpoint."""
+        return self._engine.model_id
+
+    async def generate(self, request: Request) -> Generation:
+        """Answer one request."""
+        try:
+            return await self._engine.generate(request)
+        except EngineDiedError as error:
+            self._death = error
+            raise
+
+    async def close(self) -> None:
+        """The context manager that opened it closes it."""
+
+    def raise_if_dead(self) -> None:
+        """Raise EngineDiedError where the engine has died."""
+        if self._death is not None:
+            raise self._death
+
+    @property
+    def usage(self) -> Usage:
+        """Tokens of all its calls, those replayed from the journal included: a resumed stage adds up to the same."""
+        return reduce(Usage.__add__, self._engine.counts.usage_by_kind.values(), Usage())
+
+
+async def resolve_start_model(context: StageContext) -> ResolvedModel:
+    """The model that the generation starts from, as a local directory."""
+    attempt, spec = context.attempt, context.spec.model
+    context.progress.begin(f"finding {attempt.start_model}")
+    return await asyncio.to_thread(
+        resolve_model, attempt.start_model, attempt.start_revision, trust_remote_code=spec.trust_remote_code
+    )
+
+
+@contextlib.asynccontextmanager
+async def open_model(context: StageContext, model: ResolvedModel, journal: Journal) -> AsyncIterator[StageModel]:
+    """The spec's engine with `model` in it."""
+    context.progress.begin("loading the model")
+    spec = context.spec
+    engine = await open_engine(
+        model.path, model.model_id, spec.engine, dtype=spec.model.dtype, trust_remote_code=spec.model.trust_remote_code
+    )
+    try:
+        yield StageModel(engine, journal, spec.synthesis.max_requests_in_flight)
+    finally:
+        await engine.close()
+
+
+@contextlib.asynccontextmanager
+async def open_endpoint_model(endpoint: OpenAISpec, journal: Journal) -> AsyncIterator[StageModel]:
+    """An endpoint as a model."""
+    engine = open_endpoint(endpoint)
+    try:
+        yield StageModel(engine, journal, endpoint.max_requests_in_flight)
+    finally:
+        await engine.close()
+
+
+@contextlib.asynccontextmanager
+async def open_policy(context: StageContext, journal: Journal) -> AsyncIterator[StageModel]:
+    """What proposes steps and writes code: the generation's start model, or the endpoint that stands in for it."""
+    endpoint = context.spec.synthesis.policy_endpoint
+    if endpoint is not None:
+        async with open_endpoint_model(endpoint, journal) as policy:
+            yield policy
+        return
+    async with open_model(context, await resolve_start_model(context), journal) as policy:
+        yield policy
+
+
+def stage_usage(*models: StageModel) -> StageUsage:
+    """Token counts as a stage's result has them; the time is added when the stage ends."""
+    usage = reduce(Usage.__add__, (model.usage for model in models), Usage())
+    return StageUsage(
+        calls=usage.calls,
+        prompt_tokens=usage.prompt_tokens,
+        cached_tokens=usage.cached_tokens,
+        completion_tokens=usage.completion_tokens,
+    )
