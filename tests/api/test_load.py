@@ -183,10 +183,10 @@ SPEC_MISTAKES = [
     ("  suspend: no", 6, 12, "spec.suspend", "`no` without quotes is false to Kubernetes", "Write false."),
     ("  suspend: On", 6, 12, "spec.suspend", "`On` without quotes is true to Kubernetes", "Write true."),
     (
-        "  synthesis:\n    search: {reflection: off}",
-        7,
-        26,
-        "spec.synthesis.search.reflection",
+        "  pipeline: {stages: {finetune: {labels: {a: off}}}}",
+        6,
+        46,
+        "spec.pipeline.stages.finetune.labels.a",
         "`off` without quotes is false to Kubernetes",
         'Put it in quotes: "off".',
     ),
@@ -364,7 +364,7 @@ def test_a_minimal_file_gets_the_defaults(tmp_path: Path) -> None:
 def test_a_dumped_run_loads_back_the_same(tmp_path: Path, defaults: bool) -> None:
     spec = {
         "seed": 3,
-        "synthesis": {"search": {"reflection": "off", "rollout": {"policy": "off"}}},
+        "synthesis": {"search": {"reflection": "none", "rollout": {"policy": "none"}}},
         "finetune": {"learningRate": 1e-5, "lora": {"targetModules": ["no", "1e3", "010", "a: b", "1:30", "x" * 300]}},
         "problems": {"train": {"source": "jsonl", "path": "./a.jsonl"}, "test": []},
         "pipeline": {"stages": {"finetune": {"labels": {"on": "true", "a/b": "yes"}}}},

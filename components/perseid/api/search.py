@@ -39,7 +39,7 @@ class EvaluatorSpec(ApiModel):
 class RolloutSpec(ApiModel):
     """Simulation from the best new child (methods A.2)."""
 
-    policy: Literal["off", "greedy", "random"] | None = None
+    policy: Literal["none", "greedy", "random"] | None = None
     """Which of a step's proposals the roll-out follows."""
     branches: Annotated[int, Field(ge=1, le=32)] | None = None
     """Proposals at each step of the roll-out."""
@@ -75,7 +75,7 @@ class SearchSpec(ApiModel):
     """What `unvisited: bonus` adds."""
     siblings: Literal["sampling", "history"] | None = None
     """How siblings come to differ: one request with n samples, or one after the other, each shown its elder siblings."""
-    reflection: Literal["off", "before-expansion", "every-node"] | None = None
+    reflection: Literal["none", "before-expansion", "every-node"] | None = None
     """When the model reflects on the steps so far; its analysis guides the next step and can end the branch."""
     end_gate: Annotated[float, Field(ge=0.0, le=11.0)] | None = None
     """Score from which a selected path counts as complete. Above 10: never."""

@@ -40,6 +40,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+LOG_WIDTH = 140
 T = TypeVar("T")
 RunFile = Annotated[Path, typer.Argument(metavar="RUN.YAML", help="The file with the EvolutionRun.")]
 
@@ -104,6 +105,8 @@ def run(
     _or_exit(lambda: check(accepted))
     directory = RunDirectory(runs_dir / accepted.metadata.name)
     console = Console()
+    if not console.is_terminal:
+        console.width = LOG_WIDTH  # a pipe has no width of its own, and rich would fold tables at 80
     view: View
     if quiet or as_json:
         view = SilentView()

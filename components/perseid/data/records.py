@@ -32,6 +32,8 @@ class Problem(Record):
     reference: str = ""
     """A right answer. Never shown to a model."""
     level: Level | None = None
+    family: str = ""
+    """Problems of one family are near-duplicates of each other; a family never crosses splits. Empty: not said."""
 
 
 class Plan(Record):
@@ -62,8 +64,12 @@ class Candidate(Record):
     truncated: bool
     mean_logprob: float | None
     """Per token, natural logarithm."""
+    value: float | None = None
+    """The plan's value at the end of the search, 0 to 10."""
     passed: bool | None = None
     """Verdict of the tests; None where there were none or they were not run."""
+    reason: str = ""
+    """Why there is no code, or why the tests failed."""
 
 
 class TrainingSample(Record):

@@ -122,7 +122,7 @@ def _generation(status: EvolutionRunStatus, result: GenerationResult) -> Generat
 
 
 def _usage(usage: StageUsage) -> dict[str, float]:
-    return usage.model_dump()
+    return usage.model_dump(by_alias=False)
 
 
 def _sets(
