@@ -1,0 +1,5 @@
+"""`python -m perseid.cli` is the command `perseid`."""
+
+from perseid.cli.app import main
+
+main()
