@@ -20,9 +20,10 @@ def engine_processes() -> list[str]:
 
 async def main() -> None:
     spec = VllmSpec(max_model_len=512, max_num_seqs=8, kv_cache_gib=0.25)
-    await VllmEngine.open(Path(sys.argv[1]), "id", spec, Probe("cpu", "float32", 32))
+    engine = await VllmEngine.open(Path(sys.argv[1]), "id", spec, Probe("cpu", "float32", 32))
     print(*engine_processes(), flush=True)
     await asyncio.Event().wait()
+    await engine.close()
 
 
 if __name__ == "__main__":

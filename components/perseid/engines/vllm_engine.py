@@ -61,8 +61,10 @@ class VllmEngine:
             on_gpu=on_gpu,
             trust_remote_code=trust_remote_code,
         )
-        core = await asyncio.to_thread(_start, arguments)
-        return cls(core, encoder, eos_token_ids, model_id)
+        started: list[Any] = []
+        # Not as the thread's result: the future keeps that alive, past the engine's own end.
+        await asyncio.to_thread(lambda: started.append(_start(arguments)))
+        return cls(started.pop(), encoder, eos_token_ids, model_id)
 
     @property
     def model_id(self) -> str:
