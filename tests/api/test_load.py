@@ -188,7 +188,7 @@ SPEC_MISTAKES = [
         46,
         "spec.pipeline.stages.finetune.labels.a",
         "`off` without quotes is false to Kubernetes",
-        'Put it in quotes: "off".',
+        'Write false, or "off" where the text is meant.',
     ),
     (
         "  model: {ref: yes}",

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perseid.engines.errors import JournalCorruptError, JournalError, JournalLockedError
-from perseid.engines.journal import Journal, recorded_keys, request_key
+from perseid.engines.journal import Journal, read_journal, request_key
 from perseid.engines.journaled import JournaledEngine
 from perseid.engines.protocol import Completion, EngineError, Generation, Message, Request, Sampling, Usage
 from perseid.engines.scripted import ScriptedEngine
@@ -126,7 +126,7 @@ def test_a_killed_writer_loses_no_finished_call(tmp_path: Path) -> None:
     writer.join()
     with Journal(path) as journal:
         assert len(journal) >= 51
-        assert list(recorded_keys(path)) == [str(index) for index in range(len(journal))]
+        assert list(read_journal(path)) == [str(index) for index in range(len(journal))]
 
 
 def test_the_key_ignores_the_kind_and_nothing_else() -> None:

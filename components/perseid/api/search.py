@@ -30,8 +30,9 @@ class EvaluatorSpec(ApiModel):
 
     type: Literal["ladder", "likelihood", "execution", "blend"] = "likelihood"
     """`ladder`: the model says a score, by the paper's ladder, in constrained decoding. `likelihood`: 10 times the
-    geometric mean of the step's token probabilities under the policy; no extra call. `execution`: share of the problem's
-    tests that code made from the path passes; one extra call. `blend`: a weighted mean."""
+    geometric mean of the step's token probabilities under the policy; no extra call. `execution`: share of the
+    problem's tests that code made from the path passes, over `conversion.samplesPerPlan` answers, which conversion then
+    uses; an extra call for each step. `blend`: a weighted mean."""
     weights: BlendWeights = BlendWeights()
     """Settings of `type: blend`."""
 
@@ -74,7 +75,7 @@ class SearchSpec(ApiModel):
     unvisited_bonus: Annotated[float, Field(ge=0.0, le=1000.0)] | None = None
     """What `unvisited: bonus` adds."""
     siblings: Literal["sampling", "history"] | None = None
-    """How siblings come to differ: one request with n samples, or one after the other, each shown its elder siblings."""
+    """How siblings come to differ: one request with n samples, or one after the other, each shown its elders."""
     reflection: Literal["none", "before-expansion", "every-node"] | None = None
     """When the model reflects on the steps so far; its analysis guides the next step and can end the branch."""
     end_gate: Annotated[float, Field(ge=0.0, le=11.0)] | None = None

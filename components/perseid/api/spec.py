@@ -48,7 +48,7 @@ class VllmSpec(ApiModel):
 
 
 class TransformersSpec(ApiModel):
-    """Plain transformers `generate`: slow, runs anywhere, the same answer whatever else is in flight at batch size 1."""
+    """Plain transformers: slow, runs anywhere; at batch size 1 an answer depends on its request alone."""
 
     batch_size: Annotated[int, Field(ge=1, le=1024)] = 16
     """Requests of equal sampling parameters that are decoded together."""
@@ -95,7 +95,7 @@ class ProblemSet(ApiModel):
     path: Text | None = None
     """The file of `jsonl` and `mbpp`, the dataset id of `hub`. A relative path starts at the YAML file."""
     split: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")] | None = None
-    """`pack`: train, dev or test. `mbpp`: the customary prompts, test, validation or train. `hub`: the dataset's own."""
+    """`pack`: train, dev or test. `mbpp`: prompts, test, validation or train, as is customary. `hub`: its own."""
     limit: Annotated[int, Field(ge=1)] | None = None
     """Take the first n problems only."""
     levels: Annotated[list[Literal["one-line", "easy", "medium"]], Field(min_length=1, max_length=3)] | None = None
@@ -135,8 +135,8 @@ class SamplingSpec(ApiModel):
 
     temperature: Temperature = 0.8
     """0 is greedy."""
-    top_p: Annotated[float, Field(gt=0.0, le=1.0)] = 0.95
-    """Nucleus: the smallest set of tokens with this much probability."""
+    top_p: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    """Nucleus: the smallest set of tokens with this much probability. Below 1 it halves the throughput on CPUs."""
     max_tokens: Annotated[int, Field(ge=1, le=131_072)] = 512
     """An answer that reaches it is truncated and never kept."""
 
@@ -206,7 +206,7 @@ class ConversionSpec(ApiModel):
     thinking: bool = True
     """Train on plan and code. `false` is the ablation without thinking: code only (methods A.9)."""
     instructions: Annotated[list[Text], Field(min_length=1, max_length=64)] | None = None
-    """Pool of instruction sentences of training records; one is drawn for each. Default: the evaluation's own prompt."""
+    """Instruction sentences of training records; one is drawn for each. Default: the evaluation's own prompt."""
     gate: GateSpec = GateSpec()
     """What decides whether an answer becomes training data."""
     decontamination: DecontaminationSpec = DecontaminationSpec()
@@ -282,7 +282,7 @@ class PromotionSpec(ApiModel):
     """When a generation's model becomes the next one's start."""
 
     rule: Literal["interval", "improvement"] = "interval"
-    """`interval`: the paired interval of the gain on dev lies above minImprovement. `improvement`: the gain itself does."""
+    """`interval`: the paired interval of the gain on dev is above minImprovement. `improvement`: the gain itself is."""
     min_improvement: Annotated[float, Field(ge=-1.0, le=1.0)] = 0.0
     """Gain in pass@1 on dev, as a fraction: 0.01 is one point."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field
 
@@ -95,14 +95,6 @@ class Intent(RecordedModel):
     intent_time: Timestamp
 
 
-class EvaluatedIn(RecordedModel):
-    """Where the promoted model has been scored already."""
-
-    run_id: RunId
-    role: Literal["candidate", "parent"]
-    """As what it stands in that run's result."""
-
-
 class EvolutionRunStatus(RecordedModel):
     """What is known about a run. Whoever drives it writes the status first and acts after."""
 
@@ -120,8 +112,6 @@ class EvolutionRunStatus(RecordedModel):
     """The best model so far: what the next generation starts from."""
     promoted_score: Fraction | None = None
     """pass@1 of the promoted model on dev, where it has been measured."""
-    promoted_evaluated_in: EvaluatedIn | None = None
-    """Where that was measured."""
     patience_used: Count = 0
     """Generations in a row without promotion."""
     spec_digest: Text | None = None

@@ -84,7 +84,6 @@ def _submit(status: EvolutionRunStatus, observed: Observed) -> Action | None:
         attempt=current.attempt,
         run_id=current.run_id,
         start_model=generation.start_model,
-        start_model_evaluated_in=status.promoted_evaluated_in,
     )
 
 

@@ -8,7 +8,7 @@ from perseid.api.base import replace
 from perseid.api.reasons import AttemptState, GenerationPhase
 from perseid.api.result import GenerationResult
 from perseid.api.spec import PromotionSpec
-from perseid.api.status import NOTE_LIMIT, EvaluatedIn, EvolutionRunStatus, GenerationStatus, ResultSummary
+from perseid.api.status import NOTE_LIMIT, EvolutionRunStatus, GenerationStatus, ResultSummary
 from perseid.decide.attempts import with_attempt_state, with_generation
 from perseid.decide.conditions import clip
 from perseid.decide.promotion import judge
@@ -41,7 +41,6 @@ def conclude(
             status,
             promoted=result.candidate,
             promoted_score=result.dev.candidate.pass_at_1,
-            promoted_evaluated_in=EvaluatedIn(run_id=result.run_id, role="candidate"),
             patience_used=0,
         )
     status = replace(status, patience_used=status.patience_used + 1)
@@ -49,7 +48,6 @@ def conclude(
         return replace(
             status,
             promoted_score=result.dev.parent.pass_at_1,
-            promoted_evaluated_in=EvaluatedIn(run_id=result.run_id, role="parent"),
         )
     return status
 

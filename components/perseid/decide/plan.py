@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from perseid.api.result import ModelRef
-from perseid.api.status import EvaluatedIn, EvolutionRunStatus
+from perseid.api.status import EvolutionRunStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,8 +18,6 @@ class Submit:
     run_id: str
     start_model: ModelRef
     """What the generation starts from; `is_base` means `spec.model`."""
-    start_model_evaluated_in: EvaluatedIn | None
-    """Where the start model's scores can be found, so that they need not be measured again."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,6 @@ import hashlib
 import json
 import os
 import zlib
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -72,6 +71,10 @@ class Journal:
     def get(self, key: str) -> Generation | None:
         """The recorded answer to a call."""
         return self._calls.get(key)
+
+    def calls(self) -> dict[str, Generation]:
+        """All recorded answers, by key, in the order of writing."""
+        return dict(self._calls)
 
     def append(self, key: str, generation: Generation) -> None:
         """Record a finished call. When it returns, `kill -9` cannot lose it. Raises JournalError (disk full, ...)."""
@@ -182,10 +185,9 @@ def _from_json(record: dict[str, Any]) -> Generation:
     return Generation(tuple(Completion(**one) for one in record["completions"]), Usage(**record["usage"]))
 
 
-def recorded_keys(path: Path) -> Iterator[str]:
-    """Keys of a journal's whole lines, in the order of writing, without opening it for writing."""
-    with path.open("rb") as lines:
-        next(lines, None)
-        for line in lines:
-            if line.endswith(b"\n"):
-                yield json.loads(line)["record"]["key"]
+def read_journal(path: Path) -> dict[str, Generation]:
+    """The calls of a journal that nobody writes any more, by key; empty where there is no file. Raises as `Journal`."""
+    if not path.exists():
+        return {}
+    with Journal(path) as journal:
+        return journal.calls()

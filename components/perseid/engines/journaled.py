@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from perseid.engines.journal import Journal, request_key
@@ -34,9 +35,11 @@ class _Flight:
 class JournaledEngine:
     """Answers from the journal where it can; otherwise calls the engine and records before handing out."""
 
-    def __init__(self, engine: Engine, journal: Journal) -> None:
+    def __init__(self, engine: Engine, journal: Journal, earlier: Mapping[str, Generation] | None = None) -> None:
+        """`earlier` holds calls of another journal by key: they are answered from it, and not counted as this one's."""
         self._engine = engine
         self._journal = journal
+        self._earlier = earlier or {}
         self._flights: dict[str, _Flight] = {}
         self.counts = CallCounts()
 
@@ -48,6 +51,8 @@ class JournaledEngine:
     async def generate(self, request: Request) -> Generation:
         """Answer one request; identical requests in flight become one call. Raises EngineError."""
         key = request_key(self.model_id, request)
+        if (known := self._earlier.get(key)) is not None:
+            return known
         generation = self._journal.get(key)
         if generation is None:
             generation = await self._share(key, request)

@@ -78,6 +78,10 @@ class VllmEngine:
             return await self._choose(prompt, request.sampling, request.sampling.choices)
         return await self._complete(prompt, request.sampling)
 
+    async def reset_prefix_cache(self) -> None:
+        """Forget all cached prompts; for measurements that are to start cold."""
+        await self._core.reset_prefix_cache()
+
     async def close(self) -> None:
         """End vLLM's processes; requests in flight fail."""
         if self._closed:

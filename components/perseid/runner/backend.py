@@ -19,7 +19,7 @@ from perseid.api.layout import RESULT, STAGES, read_stage_result
 from perseid.api.result import ResultError, parse_result
 from perseid.api.status import EvolutionRunStatus
 from perseid.decide.observed import ObservedRun, RunState
-from perseid.processes import stop_group
+from perseid.processes import DIE_WITH, stop_group
 from perseid.runner.directory import RunDirectory, write_atomically
 
 SUBMISSION = "submission.json"
@@ -107,7 +107,7 @@ class LocalBackend:
             self._process = None
 
     def _start(self, directory: Path, run_id: str) -> None:
-        environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+        environment = {**os.environ, "PYTHONUNBUFFERED": "1", DIE_WITH: str(os.getpid())}
         with (directory / LOG).open("ab") as log:
             # A session of its own: Ctrl-C in the terminal reaches `perseid run` alone, which ends the stages in order.
             self._process = subprocess.Popen(

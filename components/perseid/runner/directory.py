@@ -9,8 +9,9 @@ import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from perseid.api.identity import spec_changes
 from perseid.api.spec import EvolutionRun, ProblemSet
@@ -19,6 +20,7 @@ from perseid.runner.errors import RunnerError
 
 RUN_FILE = "run.json"
 STATUS_FILE = "status.json"
+M = TypeVar("M", bound=BaseModel)
 
 
 def absolute_paths(run: EvolutionRun, base: Path) -> EvolutionRun:
@@ -72,7 +74,7 @@ class RunDirectory:
         accepted = self.path / RUN_FILE
         status_file = self.path / STATUS_FILE
         if accepted.exists():
-            earlier = EvolutionRun.model_validate_json(accepted.read_bytes())
+            earlier = _read(accepted, EvolutionRun)
             forbidden = [change for change in spec_changes(earlier.spec, run.spec) if not change.may_change]
             if forbidden:
                 changes = "\n".join(f"  {change}" for change in forbidden)
@@ -84,13 +86,7 @@ class RunDirectory:
         write_atomically(accepted, run.model_dump_json(by_alias=True, indent=2))
         if not status_file.exists():
             self.write_status(EvolutionRunStatus(uid=str(uuid.uuid4())))
-        try:
-            return EvolutionRunStatus.model_validate_json(status_file.read_bytes())
-        except ValidationError as error:
-            raise RunnerError(
-                f"{status_file} cannot be read: {error.errors(include_url=False)[0]['msg']}; if it was edited, undo"
-                " that; otherwise move the directory away and start again"
-            ) from error
+        return _read(status_file, EvolutionRunStatus)
 
     def write_status(self, status: EvolutionRunStatus) -> None:
         """Replace the status, atomically."""
@@ -99,6 +95,16 @@ class RunDirectory:
     def attempt_directory(self, generation: int, number: int) -> Path:
         """Where an attempt's stages write."""
         return self.path / "generations" / f"{generation:03d}" / "attempts" / str(number)
+
+
+def _read(file: Path, model: type[M]) -> M:
+    try:
+        return model.model_validate_json(file.read_bytes())
+    except ValidationError as error:
+        raise RunnerError(
+            f"{file} cannot be read: {error.errors(include_url=False)[0]['msg']}; if it was edited, undo that;"
+            " otherwise move the directory away and start again"
+        ) from error
 
 
 def write_atomically(path: Path, text: str) -> None:

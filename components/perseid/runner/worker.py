@@ -11,16 +11,16 @@ from kfp import local
 
 from perseid.api.attempt import Attempt
 from perseid.pipelines.generation import build_pipeline, pipeline_arguments
-from perseid.processes import die_with_parent
+from perseid.processes import DIE_WITH, die_with_starter
 
 
 def main(submission: Path) -> None:
     """Execute the attempt in the file `submission`; a stage that fails ends the process with an error."""
-    die_with_parent()
+    die_with_starter()
     attempt = Attempt.model_validate_json(submission.read_bytes())
     # kfp.local starts `python3` from PATH; the stages need this interpreter's packages.
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    os.environ["PERSEID_DIE_WITH_PARENT"] = "1"
+    os.environ[DIE_WITH] = str(os.getpid())
     logging.getLogger().setLevel(logging.INFO)
     local.init(
         runner=local.SubprocessRunner(use_venv=False),

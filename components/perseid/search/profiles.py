@@ -134,10 +134,11 @@ RECOMMENDED = SearchConfig(
     algorithm="mcts",
     profile="recommended",
     evaluator=EvaluatorConfig(
-        type="likelihood",
-        ladder_weight=_WEIGHTS.ladder,
-        likelihood_weight=_WEIGHTS.likelihood,
-        execution_weight=_WEIGHTS.execution,
+        type="blend",
+        ladder_weight=0.0,
+        # Execution decides where there are tests; likelihood orders what it leaves equal, and stands in without tests.
+        likelihood_weight=0.1,
+        execution_weight=1.0,
         ladder_reading="expectation",
     ),
     rounds=3,
@@ -150,7 +151,8 @@ RECOMMENDED = SearchConfig(
     unvisited_bonus=1.0,
     siblings="sampling",
     reflection="none",
-    end_gate=11.0,  # A likely step is not a finished plan: likelihood never ends a search early.
+    # Reached only where all code made from a path passes all tests: the likelihood of sampled steps stays below it.
+    end_gate=9.3,
     min_steps=1,
     max_depth=4,
     time_limit_seconds=None,
@@ -163,7 +165,7 @@ RECOMMENDED = SearchConfig(
     check_min_steps=1,
     min_plan_words=3,
     temperature=0.8,
-    top_p=0.95,
+    top_p=1.0,  # Sorting the vocabulary for a nucleus halves a CPU's throughput.
     max_step_tokens=48,
     max_reflection_tokens=64,
 )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 from perseid.api.spec import SamplingSpec
 from perseid.data.code import Extraction, extract_code
@@ -23,10 +25,12 @@ class Coder:
     engine: Engine
     sandbox: Sandbox
     sampling: SamplingSpec
+    samples: int
+    """Answers to one plan."""
     seed: int
 
-    async def write(self, problem: Problem, steps: Sequence[str], name: str, samples: int) -> tuple[Completion, ...]:
-        """`samples` answers to a problem with a plan. `name` sets the seed apart from the problem's other requests."""
+    async def write(self, problem: Problem, steps: Sequence[str]) -> tuple[Completion, ...]:
+        """Answers to a problem with a plan. The same plan is always the same request: the journal answers it again."""
         chat = code_messages(problem, steps)
         request = Request(
             messages=tuple(Message(role, content) for role, content in chat),
@@ -34,26 +38,24 @@ class Coder:
                 max_tokens=self.sampling.max_tokens,
                 temperature=self.sampling.temperature,
                 top_p=self.sampling.top_p,
-                n=samples,
-                seed=Seeds(self.seed, problem.id).of(name, "code"),
+                n=self.samples,
+                seed=Seeds(self.seed, problem.id).of("\n".join(steps), "code"),
             ),
             kind="code",
         )
         return (await self.engine.generate(request)).completions
 
     async def share_of_tests(self, problem: Problem, steps: Sequence[str]) -> float | None:
-        """Share of the problem's tests that code made from the steps passes; None where there is no such evidence.
+        """Share of the problem's tests that code made from the steps passes, as the mean over the answers with code.
 
-        The problem has no tests, or no complete code came of the steps: that says nothing of an unfinished path.
+        None where there is no such evidence: the problem has no tests, or no answer has complete code, which says
+        nothing of an unfinished path.
         """
         if not problem.tests:
             return None
-        name = "\n".join(steps)
-        (completion,) = await self.write(problem, steps, f"execute:{name}", samples=1)
-        code = read_code(problem, completion).code
-        if code is None:
-            return None
-        return (await run_tests(self.sandbox, problem, code)).share
+        found = [read_code(problem, completion).code for completion in await self.write(problem, steps)]
+        verdicts = await asyncio.gather(*(run_tests(self.sandbox, problem, code) for code in found if code is not None))
+        return fmean(verdict.share for verdict in verdicts) if verdicts else None
 
 
 def read_code(problem: Problem, completion: Completion) -> Extraction:

@@ -19,7 +19,7 @@ from perseid.data.jsonl import read_jsonl, write_json, write_jsonl
 from perseid.data.problems import load_problems
 from perseid.data.prompts import INSTRUCTION, fenced, plan_text, question
 from perseid.data.records import Candidate, Plan, Problem, TrainingSample
-from perseid.engines.journal import Journal
+from perseid.engines.journal import Journal, read_journal
 from perseid.engines.protocol import EngineError
 from perseid.evaluation.calibration import Calibration, Observation, calibrate
 from perseid.sandbox.pool import Sandbox
@@ -71,14 +71,16 @@ async def _candidates(
 ) -> tuple[list[Candidate], StageUsage]:
     spec = context.spec
     with Journal(context.directory / JOURNAL) as journal:
-        async with open_policy(context, journal) as policy, Sandbox(spec.sandbox) as sandbox:
-            coder = Coder(policy, sandbox, spec.conversion.sampling, context.seed)
+        # A plan that the search has executed has its answers already.
+        earlier = read_journal(context.layout.stage("synthesize") / JOURNAL)
+        async with open_policy(context, journal, earlier) as policy, Sandbox(spec.sandbox) as sandbox:
+            coder = Coder(policy, sandbox, spec.conversion.sampling, spec.conversion.samples_per_plan, context.seed)
             context.progress.begin("writing and running code", total=len(plans), unit="plans")
             done = passed = 0
 
             async def convert(plan: Plan) -> list[Candidate]:
                 nonlocal done, passed
-                found = await _answers(coder, plan, problems[plan.problem_id], spec.conversion.samples_per_plan)
+                found = await _answers(coder, plan, problems[plan.problem_id])
                 done += 1
                 passed += sum(candidate.passed is True for candidate in found)
                 context.progress.update(done, note=f"{passed} passed")
@@ -89,7 +91,7 @@ async def _candidates(
             return [candidate for group in groups for candidate in group], stage_usage(policy)
 
 
-async def _answers(coder: Coder, plan: Plan, problem: Problem, samples: int) -> list[Candidate]:
+async def _answers(coder: Coder, plan: Plan, problem: Problem) -> list[Candidate]:
     """The answers to one plan with their verdicts; a failed request is a recorded reason, not the end of the others."""
 
     def candidate(index: int, answer: str = "", **known: object) -> Candidate:
@@ -106,9 +108,9 @@ async def _answers(coder: Coder, plan: Plan, problem: Problem, samples: int) -> 
         )
 
     try:
-        completions = await coder.write(problem, plan.steps, f"plan-{plan.index}", samples)
+        completions = await coder.write(problem, plan.steps)
     except EngineError:
-        return [candidate(index, reason="engine-error") for index in range(samples)]
+        return [candidate(index, reason="engine-error") for index in range(coder.samples)]
 
     async def judged(index: int) -> Candidate:
         completion = completions[index]

@@ -57,7 +57,7 @@ def _through_gate(
     by_likelihood: list[Candidate] = []
     for candidate in candidates:
         if candidate.code is None:
-            result.drop(candidate, candidate.reason)
+            result.drop(candidate, *_why_no_code(candidate.reason))
         elif gate.type == "none":
             passed.append(candidate)
         elif gate.type == "likelihood":
@@ -106,9 +106,18 @@ def _keep_distinct(answers: list[Candidate], limit: int, result: Sorted) -> None
             result.kept.append(candidate)
 
 
+def _why_no_code(reason: str) -> tuple[str, str]:
+    """Reason and detail. A missing function is one reason, whatever it is called: reports count by reason."""
+    missing = "does-not-define"
+    return (missing, reason) if reason.startswith(missing) else (reason, "")
+
+
 def normal_code(code: str) -> str:
     """Code without layout and comments: two answers that differ only in these are one."""
-    return ast.unparse(ast.parse(code))
+    try:
+        return ast.unparse(ast.parse(code))
+    except (RecursionError, ValueError):  # a sum of hundreds of terms, an endless number: it compiles, but is not shown
+        return code.strip()
 
 
 def _by_likelihood(candidate: Candidate) -> tuple[float, str]:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import importlib
 import logging
-import os
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from perseid.api.attempt import Attempt
 from perseid.api.layout import RESULT, STAGES, Layout
-from perseid.processes import die_with_parent
+from perseid.processes import die_with_starter
 from perseid.stages.runtime import run_stage
 
 if TYPE_CHECKING:
@@ -31,8 +30,7 @@ def run_component(name: str, parameters: Parameters, metrics: dsl.Metrics, model
     if name not in STAGES:
         raise ValueError(f"no stage is called {name}")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    if os.environ.get("PERSEID_DIE_WITH_PARENT"):
-        die_with_parent()
+    die_with_starter()
     fields = ("run", "run_id", "generation", "number", "storage", "start_model")
     parsed = Attempt.model_validate(dict(zip(fields, parameters, strict=True)))
     module = importlib.import_module(f"perseid.stages.{name}")

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from functools import reduce
 
 from perseid.api.result import StageUsage
 from perseid.api.spec import OpenAISpec
-from perseid.engines.errors import EngineDiedError
+from perseid.engines.errors import EngineDiedError, EngineStartError
 from perseid.engines.factory import open_endpoint, open_engine
 from perseid.engines.journal import Journal
 from perseid.engines.journaled import JournaledEngine
@@ -18,17 +18,50 @@ from perseid.engines.protocol import Engine, Generation, Request, Usage
 from perseid.engines.wrappers import LimitedEngine
 from perseid.stages.runtime import StageContext
 
+Earlier = Mapping[str, Generation]
+"""Calls of an earlier stage's journal by key, which need not be made again."""
+
+
+class LazyEngine:
+    """An engine that starts when it is first asked: a stage whose calls are all journalled starts none."""
+
+    def __init__(self, model_id: str, start: Callable[[], Awaitable[Engine]]) -> None:
+        self._model_id = model_id
+        self._start = start
+        self._starting = asyncio.Lock()
+        self._engine: Engine | None = None
+
+    @property
+    def model_id(self) -> str:
+        """Identity of the weights."""
+        return self._model_id
+
+    async def generate(self, request: Request) -> Generation:
+        """Answer one request, starting the engine for the first."""
+        async with self._starting:
+            if self._engine is None:
+                self._engine = await self._start()
+        return await self._engine.generate(request)
+
+    async def close(self) -> None:
+        """Close the engine where it was started."""
+        if self._engine is not None:
+            await self._engine.close()
+
 
 class StageModel:
     """An engine in a stage: journalled and capped, and it remembers its own death.
 
-    Searches and evaluations record a failed call as the problem's failure and go on; a dead engine would make every
-    remaining problem look bad, so the stage must fail instead, and `raise_if_dead` says so.
+    Searches and evaluations record a failed call as the problem's failure and go on; an engine that is dead or did not
+    start would make every remaining problem look bad, so the stage must fail instead, and `raise_if_dead` says so.
     """
 
-    def __init__(self, engine: Engine, journal: Journal, in_flight: int) -> None:
-        self._engine = JournaledEngine(LimitedEngine(engine, in_flight), journal)
-        self._death: EngineDiedError | None = None
+    def __init__(self, engine: Engine, journal: Journal, in_flight: int, earlier: Earlier | None = None) -> None:
+        self._engine = JournaledEngine(LimitedEngine(engine, in_flight), journal, earlier)
+        self._death: EngineDiedError | EngineStartError | None = None
+        self.on_call: Callable[[int], None] | None = None
+        """Told the number of answered calls after each of them, those from the journal included."""
+        self._answered = 0
 
     @property
     def model_id(self) -> str:
@@ -37,17 +70,23 @@ class StageModel:
 
     async def generate(self, request: Request) -> Generation:
         """Answer one request."""
+        if self._death is not None:
+            raise self._death
         try:
-            return await self._engine.generate(request)
-        except EngineDiedError as error:
+            generation = await self._engine.generate(request)
+        except (EngineDiedError, EngineStartError) as error:
             self._death = error
             raise
+        self._answered += 1
+        if self.on_call is not None:
+            self.on_call(self._answered)
+        return generation
 
     async def close(self) -> None:
         """The context manager that opened it closes it."""
 
     def raise_if_dead(self) -> None:
-        """Raise EngineDiedError where the engine has died."""
+        """Raise what the engine died of."""
         if self._death is not None:
             raise self._death
 
@@ -67,38 +106,51 @@ async def resolve_start_model(context: StageContext) -> ResolvedModel:
 
 
 @contextlib.asynccontextmanager
-async def open_model(context: StageContext, model: ResolvedModel, journal: Journal) -> AsyncIterator[StageModel]:
+async def open_model(
+    context: StageContext, model: ResolvedModel, journal: Journal, earlier: Earlier | None = None
+) -> AsyncIterator[StageModel]:
     """The spec's engine with `model` in it."""
-    context.progress.begin("loading the model")
     spec = context.spec
-    engine = await open_engine(
-        model.path, model.model_id, spec.engine, dtype=spec.model.dtype, trust_remote_code=spec.model.trust_remote_code
-    )
+
+    async def start() -> Engine:
+        return await open_engine(
+            model.path,
+            model.model_id,
+            spec.engine,
+            dtype=spec.model.dtype,
+            trust_remote_code=spec.model.trust_remote_code,
+        )
+
+    engine = LazyEngine(model.model_id, start)
     try:
-        yield StageModel(engine, journal, spec.synthesis.max_requests_in_flight)
+        yield StageModel(engine, journal, spec.synthesis.max_requests_in_flight, earlier)
     finally:
         await engine.close()
 
 
 @contextlib.asynccontextmanager
-async def open_endpoint_model(endpoint: OpenAISpec, journal: Journal) -> AsyncIterator[StageModel]:
+async def open_endpoint_model(
+    endpoint: OpenAISpec, journal: Journal, earlier: Earlier | None = None
+) -> AsyncIterator[StageModel]:
     """An endpoint as a model."""
     engine = open_endpoint(endpoint)
     try:
-        yield StageModel(engine, journal, endpoint.max_requests_in_flight)
+        yield StageModel(engine, journal, endpoint.max_requests_in_flight, earlier)
     finally:
         await engine.close()
 
 
 @contextlib.asynccontextmanager
-async def open_policy(context: StageContext, journal: Journal) -> AsyncIterator[StageModel]:
+async def open_policy(
+    context: StageContext, journal: Journal, earlier: Earlier | None = None
+) -> AsyncIterator[StageModel]:
     """What proposes steps and writes code: the generation's start model, or the endpoint that stands in for it."""
     endpoint = context.spec.synthesis.policy_endpoint
     if endpoint is not None:
-        async with open_endpoint_model(endpoint, journal) as policy:
+        async with open_endpoint_model(endpoint, journal, earlier) as policy:
             yield policy
         return
-    async with open_model(context, await resolve_start_model(context), journal) as policy:
+    async with open_model(context, await resolve_start_model(context), journal, earlier) as policy:
         yield policy
 
 

@@ -42,7 +42,14 @@ class ProgressWriter:
 
     def update(self, done: float, note: str = "") -> None:
         """The task has come this far."""
-        self._current = self._current.model_copy(update={"done": done, "note": note or self._current.note})
+        self._set(done=done, note=note or self._current.note)
+
+    def say(self, note: str) -> None:
+        """Something worth saying while nothing is finished."""
+        self._set(done=self._current.done, note=note)
+
+    def _set(self, done: float, note: str) -> None:
+        self._current = self._current.model_copy(update={"done": done, "note": note})
         if self._clock() - self._written >= MIN_INTERVAL or done >= self._current.total > 0:
             self._write()
 

@@ -20,7 +20,7 @@ from typing import Any
 
 from perseid.api.attempt import Attempt
 from perseid.api.base import replace
-from perseid.api.layout import PROGRESS, RESULT, Layout, read_stage_result
+from perseid.api.layout import PROGRESS, RESULT, STAGES, Layout, read_stage_result
 from perseid.api.result import StageResult, StageUsage
 from perseid.api.spec import EvolutionRunSpec
 from perseid.data.jsonl import write_json
@@ -108,8 +108,9 @@ def _inherit(earlier: list[Path], directory: Path) -> None:
     scratch = directory.with_name(f".{directory.name}.inherited")
     shutil.rmtree(scratch, ignore_errors=True)
     shutil.copytree(source, scratch, copy_function=_link_or_copy)
-    failed = read_stage_result(scratch)
-    if failed is not None and failed.state != "done":
+    ended = read_stage_result(scratch)
+    # The last stage is never done for a new attempt: it writes the attempt's own result, in the attempt's own name.
+    if ended is not None and (ended.state != "done" or directory.name == STAGES[-1]):
         (scratch / RESULT).unlink()
     scratch.rename(directory)
     log.info("took over what %s had done", source)

@@ -61,8 +61,9 @@ async def run(context: StageContext) -> StageResult:
                 )
                 models.append(evaluator)
             sandbox = await stack.enter_async_context(Sandbox(spec.sandbox))
-            coder = Coder(policy, sandbox, spec.conversion.sampling, context.seed)
+            coder = Coder(policy, sandbox, spec.conversion.sampling, spec.conversion.samples_per_plan, context.seed)
             search = build_search(config, policy, evaluator, coder.share_of_tests)
+            policy.on_call = lambda calls: context.progress.say(f"{calls} model calls")
             results = await _search_all(context, search, problems)
             for model in models:
                 model.raise_if_dead()
