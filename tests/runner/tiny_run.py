@@ -22,10 +22,10 @@ spec:
     train: {source: jsonl, path: train.jsonl}
     dev: {source: jsonl, path: dev.jsonl, name: dev}
     test: []
-  synthesis: {search: {rounds: 1, branch: 2, maxDepth: 1, minPlanWords: 0, maxStepTokens: 8}}
-  conversion: {samplesPerPlan: 2, gate: {type: none}, sampling: {maxTokens: 8}}
+  synthesis: {search: {rounds: 1, branch: 2, maxDepth: 1, minPlanWords: 0, maxStepTokens: 16}}
+  conversion: {samplesPerPlan: 2, gate: {type: none}, sampling: {maxTokens: 16}}
   sandbox: {workers: 1}
-  evaluation: {samples: 2, bootstrap: 100, sampling: {maxTokens: 8}}
+  evaluation: {samples: 2, bootstrap: 100, sampling: {maxTokens: 16}}
 """
 
 
@@ -75,7 +75,12 @@ def build_model(directory: Path) -> None:
     )
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        LlamaForCausalLM(config).save_pretrained(directory)
+        model = LlamaForCausalLM(config)
+    with torch.no_grad():
+        # All hidden states point one way, in which the end of a turn lies: an answer is a few random bytes, and ends.
+        model.model.embed_tokens.weight += 1.0
+        model.lm_head.weight[fast.eos_token_id] = 4.0 / config.hidden_size
+    model.save_pretrained(directory)
 
 
 def environment(directory: Path) -> dict[str, str]:

@@ -41,8 +41,8 @@ async def run(context: StageContext) -> StageResult:
     plans = read_jsonl(context.layout.stage("synthesize") / PLANS, Plan, may_be_empty=True)
     candidates, usage = await _candidates(context, plans, problems)
     result = sort_candidates(candidates, problems, spec)
-    hits = _remove_contaminated(result, problems, context.spec.problems, spec)
-    samples = _samples(result.kept, problems, spec, context.seed)
+    hits = remove_contaminated(result, problems, context.spec.problems, spec)
+    samples = training_samples(result.kept, problems, spec, context.seed)
     calibrations = _calibrations(candidates)
 
     directory = context.directory
@@ -130,7 +130,7 @@ async def _answers(coder: Coder, plan: Plan, problem: Problem) -> list[Candidate
     return list(await asyncio.gather(*(judged(index) for index in range(len(completions)))))
 
 
-def _remove_contaminated(
+def remove_contaminated(
     result: Sorted, problems: Mapping[str, Problem], sets: ProblemsSpec, spec: ConversionSpec
 ) -> list[Hit]:
     """Take out of the kept answers what resembles an evaluation problem, as S18 asks; returns the hits."""
@@ -148,7 +148,7 @@ def _remove_contaminated(
     return hits
 
 
-def _samples(
+def training_samples(
     kept: Sequence[Candidate], problems: Mapping[str, Problem], spec: ConversionSpec, seed: int
 ) -> list[TrainingSample]:
     """Training records (S17): question to plan and code, or to code alone in the ablation without thinking (S23)."""

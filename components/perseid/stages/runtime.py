@@ -65,12 +65,12 @@ def run_stage(name: str, attempt: Attempt, body: StageBody) -> StageResult:
     directory = layout.stage(name)
     directory.parent.mkdir(parents=True, exist_ok=True)
     with _locked(directory.with_suffix(".lock")):
+        if not directory.exists():
+            _inherit(layout.earlier(name), directory)
         finished = read_stage_result(directory)
         if finished is not None and finished.state == "done":
             log.info("%s is done already", name)
             return finished
-        if not directory.exists():
-            _inherit(layout.earlier(name), directory)
         directory.mkdir(exist_ok=True)
         context = StageContext(attempt, layout, directory, ProgressWriter(directory / PROGRESS, name))
         try:

@@ -1,0 +1,211 @@
+"""What came out of a run, from fabricated results on disk, as values and as tables."""
+
+from __future__ import annotations
+
+import io
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from perseid.api.layout import Layout
+from perseid.api.reasons import Phase
+from perseid.api.result import Gain, GenerationResult, ModelRef, Score, SetResult, StageUsage, YieldCounts
+from perseid.api.spec import EvolutionRun
+from perseid.api.status import EvolutionRunStatus
+from perseid.cli.tables import percent, print_summary
+from perseid.decide import Observed, ObservedRun, RunState, decide
+from perseid.evaluation.scores import EvaluationResult, PassAtK, ProblemScore
+from perseid.report.summary import Summary, summarise
+from perseid.runner.directory import RunDirectory, write_atomically
+
+RUN = EvolutionRun.model_validate(
+    {
+        "metadata": {"name": "fabricated"},
+        "spec": {
+            "model": {"ref": "org/base"},
+            "problems": {"dev": {"split": "dev", "name": "dev"}, "test": [{"split": "test", "name": "held-out"}]},
+            "evaluation": {"samples": 4, "bootstrap": 200},
+            "generations": {"max": 2, "patience": 2},
+        },
+    }
+)
+BASE, BETTER, WORSE = [1, 1, 2, 0], [3, 3, 4, 1], [0, 1, 2, 0]
+"""Right answers of four to each of four problems: 25.0, 68.75 and 18.75 percent."""
+
+
+def write_scores(root: Path, title: str, model_id: str, passed: list[int]) -> float:
+    value = sum(passed) / (4 * len(passed))
+    result = EvaluationResult(
+        set_name=title,
+        model_id=model_id,
+        n=4,
+        confidence=0.95,
+        pass_at=(PassAtK(k=1, value=value, low=value / 2, high=(1 + value) / 2),),
+        problems=tuple(ProblemScore(problem_id=f"p{n}", n=4, passed=right) for n, right in enumerate(passed)),
+        tokens=100,
+        prompt_tokens=200,
+        truncated=0,
+        closed_code_share=1.0,
+        failed_problems=0,
+        seconds=1.0,
+    )
+    path = Layout(root, 0, 0).evaluations / f"{title}-{model_id}" / "scores.json"
+    write_atomically(path, result.model_dump_json())
+    return value
+
+
+def score(value: float) -> Score:
+    return Score(pass_at_1=value, low=value / 2, high=(1 + value) / 2, problems=4, samples=4)
+
+
+def fabricate(root: Path, *generations: list[int] | None, fails: bool = False) -> EvolutionRunStatus:
+    """A run whose generations' models scored so, or made none; the brain itself writes the status."""
+    status = RunDirectory(root).accept(RUN)
+    parent, start = BASE, "base"
+    for title in ("dev", "held-out"):
+        write_scores(root, title, "base", BASE)
+    moment = 0
+    plan = decide(RUN.spec, status, Observed(), _at(moment))
+    for passed in generations:
+        current = plan.status.current
+        assert current is not None
+        number = current.generation
+        before, after = sum(parent) / 16, 0.0 if passed is None else sum(passed) / 16
+        made = None if passed is None else ModelRef(uri=f"/m/{number}", model_id=f"model{number}", generation=number)
+        pair = {"parent": score(before)}
+        gain = Gain(value=after - before, low=after - before - 0.01, high=after - before + 0.01)
+        whole = pair if made is None else {**pair, "candidate": score(after), "gain": gain}
+        for title in ("dev", "held-out"):
+            if passed is not None:
+                write_scores(root, title, f"model{number}", passed)
+        result = GenerationResult(
+            generation=number,
+            attempt=current.attempt,
+            run_id=current.run_id,
+            candidate=made,
+            parent_model_id=start,
+            reason=None if made else "3 training records are fewer than finetune.minSamples (8)",
+            dev=SetResult(name="dev", **whole),
+            test=[SetResult(name="held-out", **whole)],
+            yields=YieldCounts(total=40, kept=12, dropped={"duplicate": 8, "tests-failed": 20}),
+            usage={
+                "synthesize": StageUsage(
+                    calls=1234, prompt_tokens=50_000, cached_tokens=25_000, completion_tokens=6000, seconds=90
+                ),
+                "finetune": StageUsage(seconds=30),
+            },
+        )
+        write_atomically(Layout(root, number, current.attempt).result, result.model_dump_json(by_alias=True))
+        if passed is not None and after > before:
+            parent, start = passed, f"model{number}"
+        moment += 60
+        seen = Observed(runs={current.run_id: ObservedRun(RunState.SUCCEEDED, result=result)})
+        plan = decide(RUN.spec, plan.status, seen, _at(moment))
+    while fails and not plan.status.phase.is_terminal:
+        current = plan.status.current
+        assert current is not None
+        seen = Observed(runs={current.run_id: ObservedRun(RunState.FAILED, error="convert: no disk")})
+        plan = decide(RUN.spec, plan.status, seen, _at(moment))
+    return plan.status
+
+
+def _at(seconds: int) -> datetime:
+    return datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=seconds)
+
+
+def shown(summary: Summary) -> str:
+    out = io.StringIO()
+    print_summary(Console(file=out, width=140), summary)
+    return out.getvalue()
+
+
+def test_a_promoted_model_is_compared_with_the_base_on_every_set(tmp_path: Path) -> None:
+    status = fabricate(tmp_path, BETTER, WORSE)
+    assert status.phase is Phase.COMPLETED
+    summary = summarise(RUN, status, tmp_path)
+    assert (summary.phase, summary.model, summary.promoted_generation) == ("Completed", "/m/0", 0)
+    assert [(one.name, one.decides) for one in summary.sets] == [("dev", True), ("held-out", False)]
+    for one in summary.sets:
+        assert (one.problems, one.samples) == (4, 4)
+        assert one.base[0] == 0.25
+        assert one.promoted is not None
+        assert one.promoted[0] == 0.6875
+        assert one.gain is not None
+        assert one.gain[0] == pytest.approx(0.4375)
+        assert one.gain[1] <= one.gain[0] <= one.gain[2]
+        assert (one.up, one.down) == (4, 0)
+    assert [one.phase for one in summary.generations] == ["Promoted", "Rejected"]
+
+
+def test_the_numbers_of_a_promoted_run_are_on_the_screen(tmp_path: Path) -> None:
+    text = shown(summarise(RUN, fabricate(tmp_path, BETTER, WORSE), tmp_path))
+    for said in (
+        "dev (decides promotion)",
+        "held-out (reported only)",
+        "4 x 4",
+        "25.0 % [12.5, 62.5]",
+        "68.8 % [34.4, 84.4]",
+        "+43.8 [",
+        "4 / 0",
+        "1,234",
+        "50,000",
+        "50%",
+        "6,000",
+        "1:30",
+        "generation 1: kept 12 of 40 answers as training data; dropped 28: tests-failed 20, duplicate 8",
+        "generation 2: kept 12 of 40",
+        "Completed. ",
+        "Model: /m/0",
+    ):
+        assert said in text, said
+
+
+def test_a_run_without_promotion_shows_the_base_and_no_gain(tmp_path: Path) -> None:
+    status = fabricate(tmp_path, WORSE, None)
+    summary = summarise(RUN, status, tmp_path)
+    assert (summary.model, summary.promoted_generation) == ("org/base", None)
+    assert [one.phase for one in summary.generations] == ["Rejected", "Skipped"]
+    assert all(one.promoted is None and one.gain is None for one in summary.sets)
+    assert "minSamples" in summary.generations[1].message
+    text = shown(summary)
+    assert "25.0 % [12.5, 62.5]" in text
+    assert "none" in text
+    assert "18.8" not in text, "a rejected model's score is in its generation's message, not among the promoted"
+    assert "Model:" not in text
+
+
+def test_the_sums_are_over_all_generations(tmp_path: Path) -> None:
+    summary = summarise(RUN, fabricate(tmp_path, BETTER, WORSE), tmp_path)
+    assert (summary.seconds, summary.prompt_tokens, summary.completion_tokens) == (240, 100_000, 12_000)
+    assert summary.generations[0].usage["synthesize"]["calls"] == 1234
+
+
+def test_a_failed_run_says_why_and_still_shows_what_was_reached(tmp_path: Path) -> None:
+    status = fabricate(tmp_path, BETTER, fails=True)
+    assert status.phase is Phase.FAILED
+    summary = summarise(RUN, status, tmp_path)
+    assert "convert: no disk" in summary.message
+    assert summary.model == "/m/0"
+    text = shown(summary)
+    assert "Failed. " in text
+    assert "68.8 %" in text
+
+
+def test_a_run_that_has_only_begun_has_a_summary_without_numbers(tmp_path: Path) -> None:
+    summary = summarise(RUN, fabricate(tmp_path), tmp_path)
+    assert (summary.phase, summary.sets, summary.generations, summary.seconds) == ("Running", [], [], 0)
+    assert shown(summary).startswith("Running. ")
+
+
+def test_the_summary_is_plain_json(tmp_path: Path) -> None:
+    summary = summarise(RUN, fabricate(tmp_path, BETTER, WORSE), tmp_path)
+    again = json.loads(json.dumps(summary.to_dict(), allow_nan=False))
+    assert again["sets"][0]["gain"][0] == pytest.approx(0.4375)
+    assert again["generations"][0]["dropped"] == {"duplicate": 8, "tests-failed": 20}
+
+
+def test_a_score_is_shown_in_percent_with_its_interval() -> None:
+    assert percent((0.412, 0.35, 0.479)) == "41.2 % [35.0, 47.9]"

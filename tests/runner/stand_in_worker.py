@@ -1,0 +1,53 @@
+"""Stands in for `perseid.runner.worker`: does what the file `script` beside the submission says, without a pipeline."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from run_fakes import result_of
+
+from perseid.api.attempt import Attempt
+from perseid.processes import DIE_WITH, die_with_starter
+
+
+def main(submission: Path) -> None:
+    die_with_starter()
+    attempt = Attempt.model_validate_json(submission.read_bytes())
+    directory = submission.parent
+    with (directory / "starts").open("a") as file:
+        file.write(f"{os.getpid()}\n")
+    match (Path(attempt.storage) / "script").read_text():
+        case "succeed":
+            made = result_of(attempt.run_id, attempt.generation, attempt.number, 0.2)
+            (directory / "result.json").write_text(made.model_dump_json(by_alias=True))
+        case "write nonsense":
+            (directory / "result.json").write_text('{"generation": -1}')
+        case "fail in convert":
+            for stage, told in (
+                ("synthesize", {"state": "done"}),
+                ("convert", {"state": "failed", "error": "no disk"}),
+            ):
+                (directory / stage).mkdir()
+                (directory / stage / "result.json").write_text(json.dumps({"stage": stage, **told}))
+            raise SystemExit(1)
+        case "be killed in synthesize":
+            (directory / "synthesize").mkdir()
+            os.kill(os.getpid(), 9)
+        case "break":
+            raise SystemExit(3)
+        case "hang":
+            time.sleep(600)
+        case "hang behind a shell":
+            # As kfp.local starts a stage: by a shell that does not pass a kill on.
+            stage = "from perseid.processes import die_with_starter as f; f(); import time; print(1, flush=True)"
+            environment = {**os.environ, DIE_WITH: str(os.getpid())}
+            script = f"'{sys.executable}' -c '{stage}; time.sleep(600)' > '{directory / 'ready'}'\n:\n"
+            subprocess.run(["sh", "-ec", script], check=False, env=environment)
+
+
+main(Path(sys.argv[1]))

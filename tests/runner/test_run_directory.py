@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from run_fakes import make_run
+
+from perseid.runner.directory import RunDirectory, absolute_paths, write_atomically
+from perseid.runner.errors import RunnerError
+
+
+def test_a_directory_is_held_by_one_run_at_a_time(tmp_path: Path) -> None:
+    directory, same = RunDirectory(tmp_path / "runs" / "fake"), RunDirectory(tmp_path / "runs" / "fake")
+    with directory.locked(), pytest.raises(RunnerError, match="in use by another `perseid run`"), same.locked():
+        raise AssertionError("two runs in one directory")
+    with same.locked():
+        pass  # free again
+
+
+def test_a_new_run_gets_an_identity_that_it_keeps(tmp_path: Path) -> None:
+    first = RunDirectory(tmp_path).accept(make_run())
+    assert RunDirectory(tmp_path).accept(make_run()) == first
+    assert RunDirectory(tmp_path / "other").accept(make_run()).uid != first.uid
+
+
+def test_changed_settings_are_refused_with_every_field_that_changed(tmp_path: Path) -> None:
+    RunDirectory(tmp_path).accept(make_run(seed=1))
+    changed = make_run(seed=2, finetune={"lora": {"rank": 4}}, suspend=True)
+    with pytest.raises(RunnerError) as caught:
+        RunDirectory(tmp_path).accept(changed)
+    message = str(caught.value)
+    assert "spec.seed: 1 -> 2" in message
+    assert "spec.finetune.lora.rank: 16 -> 4" in message
+    assert "spec.suspend:" not in message
+    assert "another metadata.name" in message
+    RunDirectory(tmp_path).accept(make_run(seed=1))  # the refusal has changed nothing
+
+
+def test_more_generations_and_a_suspension_are_accepted(tmp_path: Path) -> None:
+    before = RunDirectory(tmp_path).accept(make_run(generations={"max": 1}))
+    assert RunDirectory(tmp_path).accept(make_run(generations={"max": 4}, suspend=True)) == before
+    with pytest.raises(RunnerError, match=r"spec\.generations\.patience: 1 -> 2"):
+        RunDirectory(tmp_path).accept(make_run(generations={"max": 4, "patience": 2}))
+
+
+@pytest.mark.parametrize("name", ["status.json", "run.json"])
+@pytest.mark.parametrize("content", ["", "{", "{}", '{"uid": 7}'])
+def test_a_broken_file_is_named_with_what_to_do(tmp_path: Path, name: str, content: str) -> None:
+    RunDirectory(tmp_path).accept(make_run())
+    (tmp_path / name).write_text(content)
+    with pytest.raises(RunnerError, match="cannot be read") as caught:
+        RunDirectory(tmp_path).accept(make_run())
+    assert str(tmp_path / name) in str(caught.value)
+    assert "move the directory away" in str(caught.value)
+
+
+def test_relative_paths_start_at_the_directory_of_the_file(tmp_path: Path) -> None:
+    run = make_run(
+        model={"ref": "./model"},
+        problems={
+            "train": {"source": "jsonl", "path": "data/train.jsonl"},
+            "dev": {"source": "mbpp", "path": "/data/mbpp.jsonl"},
+            "test": [{"source": "hub", "path": "org/name", "split": "test"}, {"source": "humaneval"}],
+        },
+    )
+    spec = absolute_paths(run, tmp_path).spec
+    assert spec.model.ref == str(tmp_path / "model")
+    assert spec.problems.train.path == str(tmp_path / "data" / "train.jsonl")
+    assert spec.problems.dev.path == "/data/mbpp.jsonl"
+    assert [one.path for one in spec.problems.test] == ["org/name", None]
+
+
+@pytest.mark.parametrize("ref", ["org/name", "embedded:smollm2-135m-instruct", "/models/x"])
+def test_a_model_that_is_no_relative_path_stays_as_it_is(tmp_path: Path, ref: str) -> None:
+    assert absolute_paths(make_run(model={"ref": ref}), tmp_path).spec.model.ref == ref
+
+
+def test_a_path_means_the_same_run_from_wherever_it_is_read(tmp_path: Path) -> None:
+    run = make_run(problems={"train": {"source": "jsonl", "path": "../shared/train.jsonl"}})
+    (tmp_path / "here").mkdir()
+    assert absolute_paths(run, tmp_path / "here") == absolute_paths(
+        make_run(problems={"train": {"source": "jsonl", "path": "shared/train.jsonl"}}), tmp_path
+    )
+
+
+def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
+    file = tmp_path / "status.json"
+    write_atomically(file, "old")
+    with pytest.raises(UnicodeEncodeError):
+        write_atomically(file, "new \ud800")
+    assert file.read_text() == "old\n"
