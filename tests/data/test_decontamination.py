@@ -125,3 +125,8 @@ def test_a_hit_by_words_is_a_run_that_both_hold(left: list[str], right: list[str
 def test_code_that_does_not_parse_is_compared_by_its_words() -> None:
     problem = HUMANEVAL[0]
     assert [hit.kind for hit in hits("x", problem.reference + "\n)", problem)] == ["code-ngram"]
+
+
+def test_code_that_cannot_be_written_out_again_is_compared_by_nothing_and_stops_nothing() -> None:
+    code = "def f():\n    return " + " + ".join(["1"] * 3000)
+    assert decontaminate([("s", "Write a function f() that returns 3000.", code)], HELD_OUT, SPEC) == []

@@ -8,6 +8,8 @@ from __future__ import annotations
 import ast
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -210,3 +212,19 @@ def test_an_attempt_survives_kfps_struct_in_which_every_number_is_a_float(run: E
 def test_the_pipelines_parameters_are_what_an_attempt_gives(compiled: list[dict[str, Any]]) -> None:
     attempt = Attempt(run=RUN, run_id="x", generation=0, number=0, storage="/s", start_model="m")
     assert set(pipeline_arguments(attempt)) == set(compiled[0]["root"]["inputDefinitions"]["parameters"])
+
+
+def test_the_same_run_compiles_to_the_same_bytes_in_every_process(tmp_path: Path) -> None:
+    # Two processes with other hash seeds; each imports KFP, which takes a second or two.
+    program = (
+        "import sys; from pathlib import Path; from perseid.api.load import load_run;"
+        "from perseid.pipelines.generation import compile_pipeline;"
+        "compile_pipeline(load_run(sys.argv[1]), Path(sys.argv[2]))"
+    )
+    compiled = []
+    for seed in ("1", "2"):
+        output = tmp_path / f"{seed}.yaml"
+        command = [sys.executable, "-c", program, str(ROOT / "examples" / EXAMPLES[0]), str(output)]
+        subprocess.run(command, check=True, env={**os.environ, "PYTHONHASHSEED": seed})
+        compiled.append(output.read_bytes())
+    assert compiled[0] == compiled[1]

@@ -232,7 +232,7 @@ def test_a_loss_that_is_not_a_number_stops_the_run_and_names_step_and_samples(
 def test_padding_gives_the_weights_of_no_padding(samples: list[TrainingSample], base: Path, tmp_path: Path) -> None:
     free = train(samples, base, tmp_path, spec(packing="padding-free", method="full"), "free")
     padded = train(samples, base, tmp_path, spec(packing="padded", method="full"), "padded")
-    assert (free.manifest.metrics.layout, padded.manifest.metrics.layout) == ("single", "padded")
+    assert (free.manifest.metrics.layout, padded.manifest.metrics.layout) == ("packed", "padded")
     assert free.manifest.metrics.first_loss == pytest.approx(padded.manifest.metrics.first_loss, rel=1e-4)
     assert free.manifest.metrics.final_loss == pytest.approx(padded.manifest.metrics.final_loss, rel=1e-3)
 

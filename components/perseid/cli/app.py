@@ -155,7 +155,7 @@ def _report(
     quiet: bool,
     as_json: bool,
 ) -> None:
-    summary = summarise(accepted, status, directory.path)
+    summary = _or_exit(lambda: summarise(accepted, status, directory.path))
     if as_json:
         print(json.dumps(summary.to_dict(), indent=2))  # noqa: T201  # the command's answer
     elif not quiet:

@@ -176,7 +176,10 @@ def _plain_code(code: str) -> str:
     for node in body:
         if isinstance(node, ast.FunctionDef) and ast.get_docstring(node) is not None:
             node.body = node.body[1:] or [ast.Pass()]
-    return "\n".join(ast.unparse(node) for node in body)
+    try:
+        return "\n".join(ast.unparse(node) for node in body)
+    except (RecursionError, ValueError):  # a sum of hundreds of terms, an endless number: no reference looks like that
+        return ""
 
 
 def _parsed(code: str) -> list[ast.stmt]:

@@ -8,6 +8,7 @@ No `from __future__ import annotations` here: KFP reads the pipeline's annotatio
 
 import tempfile
 from collections.abc import Callable
+from itertools import dropwhile
 from pathlib import Path
 from typing import Any
 
@@ -106,9 +107,12 @@ def _place(task: dsl.PipelineTask, image: str, resources: ResourcesSpec) -> None
 
 
 def compile_pipeline(run: EvolutionRun, output: Path) -> None:
-    """Write the pipeline's intermediate representation as YAML, atomically."""
+    """Write the pipeline's intermediate representation as YAML, atomically; the same run gives the same bytes."""
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output.parent) as scratch:
         compiled = Path(scratch) / "pipeline.yaml"
         compiler.Compiler().compile(build_pipeline(run), package_path=str(compiled))
+        # KFP's header repeats the parameters as comments, those of a dict in an order that differs by process.
+        lines = compiled.read_text().splitlines(keepends=True)
+        compiled.write_text("".join(dropwhile(lambda line: line.startswith("#"), lines)))
         compiled.replace(output)

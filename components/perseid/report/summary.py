@@ -9,9 +9,10 @@ from typing import Any
 
 from perseid.api.layout import RESULT, Layout
 from perseid.api.reasons import ConditionType
-from perseid.api.result import GenerationResult, StageUsage, parse_result
+from perseid.api.result import GenerationResult, ResultError, StageUsage, parse_result
 from perseid.api.spec import EvolutionRun
 from perseid.api.status import EvolutionRunStatus
+from perseid.data.errors import DataError
 from perseid.evaluation.scores import EvaluationResult, compare
 
 
@@ -99,7 +100,11 @@ def _results(status: EvolutionRunStatus, root: Path) -> Iterator[GenerationResul
         if generation.result is None:
             continue
         number = next(one.number for one in generation.attempts if one.run_id == generation.result.run_id)
-        yield parse_result((Layout(root, generation.index, number).attempt_directory / RESULT).read_bytes())
+        path = Layout(root, generation.index, number).attempt_directory / RESULT
+        try:
+            yield parse_result(path.read_bytes())
+        except (FileNotFoundError, ResultError) as error:
+            raise DataError(f"{path} cannot be read: {error}; the status says that it was there: restore it") from error
 
 
 def _message(status: EvolutionRunStatus) -> str:

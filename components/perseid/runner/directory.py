@@ -40,8 +40,8 @@ def absolute_paths(run: EvolutionRun, base: Path) -> EvolutionRun:
         }
     )
     model = spec.model
-    if model.ref.startswith(("./", "../", "/")):
-        model = model.model_copy(update={"ref": str((base / model.ref).resolve())})
+    if model.ref in {".", ".."} or model.ref.startswith(("./", "../", "/", "~")):
+        model = model.model_copy(update={"ref": str((base / Path(model.ref).expanduser()).resolve())})
     return run.model_copy(update={"spec": spec.model_copy(update={"problems": problems, "model": model})})
 
 

@@ -29,6 +29,8 @@ from perseid.training.schedule import learning_rate_factor, step_samples, step_s
 
 TOKENS_PER_FORWARD = 4096
 """Bound on rows * length of one forward pass: what activations may take. Gradients of a step's passes are summed."""
+TOKENS_PER_FORWARD_ON_CPU = 1024
+"""Less there: the work for a packed row's dense mask grows with the square of its length."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,8 @@ class Trainer:
         model = make_trainable(plain, spec).to(accelerator.device)
         model.train()
         self._layout = self._choose_layout(model)
+        on_cpu = accelerator.device.type == "cpu"
+        self._tokens_per_forward = TOKENS_PER_FORWARD_ON_CPU if on_cpu else TOKENS_PER_FORWARD
         parameters = trained_parameters(model)
         optimizer = torch.optim.AdamW(
             [
@@ -174,7 +178,7 @@ class Trainer:
         mine = group[accelerator.process_index :: accelerator.num_processes]
         # Every process must take part in the gradients' exchange, also where a last small step has nothing for it.
         weight = accelerator.num_processes / answer_tokens if mine else 0.0
-        batches = step_batches(mine or group[:1], self._layout, TOKENS_PER_FORWARD, self._padding)
+        batches = step_batches(mine or group[:1], self._layout, self._tokens_per_forward, self._padding)
         losses: list[torch.Tensor] = []
         for number, batch in enumerate(batches, start=1):
             with (
@@ -194,8 +198,7 @@ class Trainer:
     def _choose_layout(self, model: torch.nn.Module) -> Layout:
         if self._spec.packing == "padded":
             return "padded"
-        # A packed row on the CPU needs a dense mask and gains nothing: one sample already fills the cores.
-        if self._accelerator.device.type != "cuda" or len(self._samples) < 2:
+        if len(self._samples) < 2:
             return "single"
         if keeps_packed_samples_apart(model, self._samples, self._accelerator.device, picks_logits=self._picks_logits):
             return "packed"
