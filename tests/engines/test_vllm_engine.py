@@ -24,6 +24,8 @@ from perseid.engines.protocol import Engine, Message, PromptTooLongError, Reques
 from perseid.engines.transformers_engine import TransformersEngine
 from perseid.engines.vllm_engine import VllmEngine
 
+pytestmark = pytest.mark.slow  # every engine takes half a minute to start: vLLM imports in two processes
+
 shared_loop = pytest.mark.asyncio(loop_scope="module")
 
 SPEC = VllmSpec(max_model_len=2048, max_num_seqs=64, kv_cache_gib=0.25)

@@ -59,7 +59,7 @@ GATES = st.builds(
 
 
 @given(CANDIDATES, GATES, st.integers(1, 4))
-def test_every_answer_is_kept_or_dropped_with_one_reason(rows: list[Any], gate: GateSpec, limit: int) -> None:
+def test_s14_every_answer_is_kept_or_dropped_with_one_reason(rows: list[Any], gate: GateSpec, limit: int) -> None:
     answers = [
         candidate(f"{place}", problem, code=code, passed=passed, mean_logprob=logprob, reason="" if code else "no-code")
         for place, (code, problem, passed, logprob) in enumerate(rows)
@@ -79,7 +79,7 @@ def test_every_answer_is_kept_or_dropped_with_one_reason(rows: list[Any], gate: 
         assert all(one.passed for one in result.kept if one.problem_id == "tested")
 
 
-def test_only_what_passes_its_tests_is_kept_and_the_rest_says_how_it_failed() -> None:
+def test_s16_only_what_passes_its_tests_is_kept_and_the_rest_says_how_it_failed() -> None:
     answers = [
         candidate("right", passed=True),
         candidate("wrong", passed=False, reason="failed: AssertionError"),
@@ -158,7 +158,7 @@ def test_missing_functions_are_one_reason_whatever_they_are_called() -> None:
     assert [one.detail for one in result.dropped] == ["does-not-define-f", "does-not-define-g", ""]
 
 
-def test_a_truncated_answer_is_never_kept_even_where_its_code_is_whole() -> None:
+def test_s15_a_truncated_answer_is_never_kept_even_where_its_code_is_whole() -> None:
     text = "```python\ndef f(x):\n    return 2 * x\n```\nAnd now"
     whole = Completion(text=text, tokens=9, finish_reason="stop")
     cut = Completion(text=text, tokens=9, finish_reason="length")

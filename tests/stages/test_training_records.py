@@ -29,20 +29,20 @@ def answer(
     )
 
 
-def test_a_record_asks_in_the_evaluations_own_words_and_answers_with_plan_and_code() -> None:
+def test_s17_a_record_asks_in_the_evaluations_own_words_and_answers_with_plan_and_code() -> None:
     (sample,) = training_samples([answer()], {"p": PROBLEM}, ConversionSpec(), seed=0)
     assert sample.prompt == question(PROBLEM)
     assert sample.answer == "Double x.\n\n```python\ndef twice(x):\n    return 2 * x\n```"
 
 
-def test_without_thinking_a_record_answers_with_code_alone() -> None:
+def test_s23_without_thinking_a_record_answers_with_code_alone() -> None:
     spec = ConversionSpec(thinking=False)
     (sample,) = training_samples([answer()], {"p": PROBLEM}, spec, seed=0)
     assert sample.answer == fenced(CODE)
     assert sample.prompt == question(PROBLEM)
 
 
-def test_instructions_are_drawn_from_the_pool_by_each_answers_own_id() -> None:
+def test_s17_instructions_are_drawn_from_the_pool_by_each_answers_own_id() -> None:
     pool = ["One.", "Two.", "Three."]
     spec = ConversionSpec(instructions=pool)
     answers = [answer(f"p/0/{n}") for n in range(60)]
@@ -64,7 +64,7 @@ def test_a_plan_of_one_step_stands_alone_and_a_longer_one_is_numbered() -> None:
     assert plan_text(["Take x.", "Double it."]) == "1. Take x.\n2. Double it."
 
 
-def test_the_chat_for_code_begins_the_same_for_every_problem_and_ends_with_the_plan() -> None:
+def test_s15_the_chat_for_code_begins_the_same_for_every_problem_and_ends_with_the_plan() -> None:
     first = code_messages(PROBLEM, ["Double x."])
     second = code_messages(Problem(id="q", statement="Something else."), ["A", "B"])
     assert first[:-1] == second[:-1], "a prefix cache could not hold it"
@@ -74,7 +74,7 @@ def test_the_chat_for_code_begins_the_same_for_every_problem_and_ends_with_the_p
 
 
 @pytest.mark.parametrize("how", ["statement", "code"])
-def test_an_evaluation_item_among_the_answers_is_taken_out_and_reported(how: str) -> None:
+def test_s18_an_evaluation_item_among_the_answers_is_taken_out_and_reported(how: str) -> None:
     item = humaneval.load()[0]
     leaked = Problem(id="leak", statement=item.statement if how == "statement" else "Are two numbers near?")
     code = item.reference if how == "code" else "def f():\n    return 1\n"

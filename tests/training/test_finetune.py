@@ -88,6 +88,8 @@ from pathlib import Path
 from perseid.api.spec import FinetuneSpec
 from perseid.data.records import TrainingSample
 from perseid.training.finetune import fine_tune
+
+pytestmark = pytest.mark.slow  # each test trains a model, if a tiny one, and some start processes to kill
 root = Path({str(tmp_path)!r})
 samples = [TrainingSample.model_validate_json(line) for line in (root / "samples.jsonl").read_text().splitlines()]
 def killed(progress):

@@ -14,7 +14,7 @@ from perseid.engines.factory import open_endpoint, open_engine
 from perseid.engines.journal import Journal
 from perseid.engines.journaled import JournaledEngine
 from perseid.engines.models import ResolvedModel, resolve_model
-from perseid.engines.protocol import Engine, Generation, Request, Usage
+from perseid.engines.protocol import Engine, EngineError, Generation, Request, Usage
 from perseid.engines.wrappers import LimitedEngine
 from perseid.stages.runtime import StageContext
 
@@ -30,6 +30,7 @@ class LazyEngine:
         self._start = start
         self._starting = asyncio.Lock()
         self._engine: Engine | None = None
+        self._failure: EngineError | None = None
 
     @property
     def model_id(self) -> str:
@@ -39,8 +40,14 @@ class LazyEngine:
     async def generate(self, request: Request) -> Generation:
         """Answer one request, starting the engine for the first."""
         async with self._starting:
+            if self._failure is not None:  # dozens of calls wait here: one failed start is theirs too
+                raise self._failure
             if self._engine is None:
-                self._engine = await self._start()
+                try:
+                    self._engine = await self._start()
+                except EngineError as error:
+                    self._failure = error
+                    raise
         return await self._engine.generate(request)
 
     async def close(self) -> None:
