@@ -32,13 +32,13 @@ spec:
   seed: 7
   engine: {type: transformers, transformers: {batchSize: 1}}
   problems:
-    train: {source: pack, split: train, levels: [one-line], limit: 4}
-    dev: {source: pack, split: dev, levels: [one-line], limit: 3}
+    train: {source: pack, split: train, levels: [one-line], limit: 3}
+    dev: {source: pack, split: dev, levels: [one-line], limit: 2}
     test: [{source: pack, split: test, levels: [one-line], limit: 2}]
   synthesis: {search: {rounds: 2, branch: 2, maxStepTokens: 32}}
-  conversion: {samplesPerPlan: 3, sampling: {maxTokens: 64}}
+  conversion: {samplesPerPlan: 2, sampling: {maxTokens: 48}}
   finetune: {epochs: 4, batchSize: 1, checkpointSteps: 1, minSamples: 1}
-  evaluation: {samples: 2, sampling: {temperature: 0.6, maxTokens: 64}, bootstrap: 1000}
+  evaluation: {samples: 2, sampling: {temperature: 0.6, maxTokens: 48}, bootstrap: 1000}
   generations: {promotion: {rule: improvement, minImprovement: -1.0}}
 """
 LAYOUT_FILES = {
