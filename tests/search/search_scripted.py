@@ -99,3 +99,8 @@ def asked(request: Request) -> str:
     """The last turn of a request: the question and the steps."""
     last: Message = request.messages[-1]
     return last.content
+
+
+async def execute(problem: Problem, steps: Sequence[str]) -> float | None:
+    """Evidence that depends on the steps alone, between 0 and 4/5: no gate is reached by it."""
+    return len("".join(steps)) % 5 / 5

@@ -7,7 +7,7 @@ import math
 from collections import Counter
 
 import pytest
-from search_scripted import ScriptedEngine, asked, by_kind, completion, obliging, problem
+from search_scripted import ScriptedEngine, asked, by_kind, completion, execute, obliging, problem
 
 from perseid.api.search import EvaluatorSpec, RolloutSpec, SearchSpec
 from perseid.engines.protocol import EngineError, Request
@@ -28,7 +28,7 @@ SMALL = dataclasses.replace(
 async def run(config, script=obliging, *, seed=0, the_problem=None, clock=None, **engine_fields):
     engine = ScriptedEngine(script, **engine_fields)
     extra = {} if clock is None else {"clock": clock}
-    result = await build_search(config, engine, **extra).search(the_problem or problem(), seed)
+    result = await build_search(config, engine, **{"execute": execute, **extra}).search(the_problem or problem(), seed)
     return engine, result
 
 

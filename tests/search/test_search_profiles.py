@@ -69,7 +69,8 @@ def test_paper_and_reference_differ_where_the_figure_differs_from_the_code():
     assert differing == {"profile", "reflection", "backpropagation", "rollout"}
 
 
-def test_the_recommended_profile_asks_only_for_proposals():
-    assert RECOMMENDED.evaluator.type == "likelihood"
+def test_the_recommended_profile_asks_the_model_for_proposals_alone():
+    assert RECOMMENDED.evaluator.type == "blend"
+    assert RECOMMENDED.evaluator.ladder_weight == 0
     assert (RECOMMENDED.reflection, RECOMMENDED.rollout.policy) == ("none", "none")
     assert not RECOMMENDED.completeness_check
