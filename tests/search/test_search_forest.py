@@ -61,7 +61,9 @@ async def test_a_new_tree_starts_as_soon_as_one_ends():
         async def search(self, the_problem, seed):
             if the_problem.id == "p0":
                 await release.wait()
-            return await build_search(resolve(SearchSpec()), ScriptedEngine(), execute=execute).search(the_problem, seed)
+            return await build_search(resolve(SearchSpec()), ScriptedEngine(), execute=execute).search(
+                the_problem, seed
+            )
 
     finished = []
     async for result in grow_forest(Gate(), PROBLEMS, seed=0, trees_in_flight=2):
@@ -89,7 +91,9 @@ async def test_one_bad_problem_never_stops_the_others():
 async def test_when_the_reader_stops_nothing_is_left_running():
     engine = ScriptedEngine()
     before = asyncio.all_tasks()
-    forest = grow_forest(build_search(resolve(SearchSpec(rounds=50)), engine, execute=execute), PROBLEMS, seed=0, trees_in_flight=8)
+    forest = grow_forest(
+        build_search(resolve(SearchSpec(rounds=50)), engine, execute=execute), PROBLEMS, seed=0, trees_in_flight=8
+    )
     await anext(forest)
     await forest.aclose()
     assert engine.in_flight == 0

@@ -23,6 +23,8 @@ from perseid.training.manifest import model_digest, read_manifest
 from perseid.training.model import merged
 from perseid.training.trainer import TrainingProgress
 
+pytestmark = pytest.mark.slow  # each test trains a model, if a tiny one, and some start processes to kill
+
 
 def spec(**changes: object) -> FinetuneSpec:
     fields: dict[str, object] = {"epochs": 2.0, "batch_size": 4, "max_length": 128, "checkpoint_steps": 2}
@@ -88,8 +90,6 @@ from pathlib import Path
 from perseid.api.spec import FinetuneSpec
 from perseid.data.records import TrainingSample
 from perseid.training.finetune import fine_tune
-
-pytestmark = pytest.mark.slow  # each test trains a model, if a tiny one, and some start processes to kill
 root = Path({str(tmp_path)!r})
 samples = [TrainingSample.model_validate_json(line) for line in (root / "samples.jsonl").read_text().splitlines()]
 def killed(progress):
