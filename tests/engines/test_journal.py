@@ -126,7 +126,7 @@ def test_a_killed_writer_loses_no_finished_call(tmp_path: Path) -> None:
     writer.join()
     with Journal(path) as journal:
         assert len(journal) >= 51
-        assert list(read_journal(path)) == [str(index) for index in range(len(journal))]
+        assert list(journal.calls()) == [str(index) for index in range(len(journal))]
 
 
 def test_the_key_ignores_the_kind_and_nothing_else() -> None:
@@ -263,3 +263,10 @@ async def test_a_full_disk_is_an_error_and_leaves_the_journal_whole(
     journal.close()
     with Journal(path) as reopened:
         assert (reopened.get("a"), reopened.get("b")) == (None, ANSWER)
+
+
+def test_a_finished_journal_is_read_as_a_whole_and_an_absent_one_is_empty(tmp_path: Path) -> None:
+    with Journal(tmp_path / "calls.jsonl") as journal:
+        journal.append("a", ANSWER)
+    assert read_journal(tmp_path / "calls.jsonl") == {"a": ANSWER}
+    assert read_journal(tmp_path / "absent.jsonl") == {}
