@@ -122,7 +122,7 @@ async def _live(engine: Engine, options: argparse.Namespace) -> tuple[float, Rec
     problems = load_problems(ProblemSet(split="train", limit=options.problems), Path("/"))
     recorder = Recorder(engine)
     async with Sandbox(SandboxSpec()) as sandbox:
-        coder = Coder(recorder, sandbox, SamplingSpec(max_tokens=160), SEED)
+        coder = Coder(recorder, sandbox, SamplingSpec(max_tokens=160), samples=2, seed=SEED)
         config = resolve(SearchSpec(profile=options.profile))
         search = build_search(config, recorder, execute=coder.share_of_tests)
         began = recorder.idle_since = time.perf_counter()
