@@ -9,8 +9,8 @@ from collections import Counter
 from importlib.resources import files
 from pathlib import Path
 
+from perseid.data.humaneval import load_prose
 from perseid.data.pack_check import SPLITS, Pack, PackError, check_pack, read_pack
-from perseid.data.pack_text import read_human_eval
 
 
 def print_sizes(pack: Pack) -> None:
@@ -33,7 +33,7 @@ def main() -> int:
     parser.add_argument("--pack", type=Path, help="directory of the pack; default: the one inside perseid")
     parser.add_argument("--mbpp", type=Path, help="mbpp.jsonl, to look for near-duplicates of MBPP as well")
     arguments = parser.parse_args()
-    benchmarks = read_human_eval()
+    benchmarks = load_prose()
     if arguments.mbpp is not None:
         for line in arguments.mbpp.read_text(encoding="utf-8").splitlines():
             task = json.loads(line)

@@ -4,6 +4,7 @@ from importlib.resources import files
 
 import pytest
 
+from perseid.data.humaneval import load_prose
 from perseid.data.pack_check import (
     Pack,
     PackError,
@@ -18,7 +19,6 @@ from perseid.data.pack_check import (
     read_pack,
     run_cases,
 )
-from perseid.data.pack_text import read_human_eval
 from perseid.data.records import Problem
 
 
@@ -84,7 +84,7 @@ def test_no_problem_has_a_relative_in_another_split(pack: Pack) -> None:
 
 # Takes some 3 s: two hundred thousand pairs of texts.
 def test_no_problem_is_a_near_duplicate_of_human_eval(pack: Pack) -> None:
-    human_eval = read_human_eval()
+    human_eval = load_prose()
     assert len(human_eval) == 164
     assert check_benchmarks(pack, human_eval) == []
 
@@ -181,7 +181,7 @@ def test_a_reworded_human_eval_task_is_reported(plus_three: Problem) -> None:
             "For example, size('ab') returns 2.",
         }
     )
-    violations = check_benchmarks(a_pack(copied), read_human_eval())
+    violations = check_benchmarks(a_pack(copied), load_prose())
     assert any("HumanEval/23" in violation for violation in violations)
 
 

@@ -123,6 +123,15 @@ async def test_a_request_says_everything_and_the_answer_is_read(endpoint: Endpoi
     await engine.close()
 
 
+async def test_a_stop_string_that_is_to_stay_is_cut_here_because_the_api_cannot_keep_it(endpoint: Endpoint) -> None:
+    endpoint.script = [lambda _: chat(["code\n```\n\nand more", "whole"])]
+    engine = endpoint.engine()
+    generation = await engine.generate(ask(temperature=0.7, n=2, stop=("\n```\n\n",), keep_stop=True))
+    assert "stop" not in endpoint.bodies[0]
+    assert [completion.text for completion in generation.completions] == ["code\n```\n\n", "whole"]
+    await engine.close()
+
+
 async def test_retry_after_is_honoured(endpoint: Endpoint) -> None:
     # Waits the second that the server asks for: that is what is tested.
     endpoint.script = [failure(429, Retry_After="1"), lambda _: chat(["fine"])]

@@ -75,7 +75,7 @@ async def test_logprob_is_the_models_own_sum_over_the_answer(engine: Transformer
     assert row.logprob == pytest.approx(expected, abs=1e-3)
 
 
-async def test_a_stop_string_ends_the_text_and_is_not_in_it(engine: TransformersEngine) -> None:
+async def test_a_stop_string_ends_the_text_and_is_in_it_only_where_it_is_to_stay(engine: TransformersEngine) -> None:
     whole = (await engine.generate(ask("stop", max_tokens=20))).completions[0]
     assert whole.finish_reason == "length"
     stop = whole.text[6:8]
@@ -83,6 +83,8 @@ async def test_a_stop_string_ends_the_text_and_is_not_in_it(engine: Transformers
     assert stopped.text == whole.text[: whole.text.index(stop)]
     assert stopped.finish_reason == "stop"
     assert stopped.tokens < whole.tokens
+    with_it = (await engine.generate(ask("stop", max_tokens=20, stop=(stop,), keep_stop=True))).completions[0]
+    assert with_it.text == stopped.text + stop
 
 
 async def test_choices_are_scored_exactly(engine: TransformersEngine) -> None:

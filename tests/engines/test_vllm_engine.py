@@ -65,12 +65,14 @@ async def test_long_prompts_with_seeds_do_not_kill_the_engine(engine: VllmEngine
 
 
 @shared_loop
-async def test_a_stop_string_ends_the_text_and_is_not_in_it(engine: VllmEngine) -> None:
+async def test_a_stop_string_ends_the_text_and_is_in_it_only_where_it_is_to_stay(engine: VllmEngine) -> None:
     whole = (await engine.generate(ask("stop", max_tokens=20))).completions[0].text
     stop = whole[5]
     stopped = (await engine.generate(ask("stop", max_tokens=20, stop=(stop,)))).completions[0]
     assert stopped.text == whole[: whole.index(stop)]
     assert stopped.finish_reason == "stop"
+    with_it = (await engine.generate(ask("stop", max_tokens=20, stop=(stop,), keep_stop=True))).completions[0]
+    assert with_it.text == stopped.text + stop
 
 
 @shared_loop

@@ -6,10 +6,7 @@ import json
 import os
 from pathlib import Path
 
-CHAT_TEMPLATE = (
-    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}"
-    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
-)
+from tiny_llama import make_model, write_model
 
 RUN = """\
 apiVersion: perseid.dev/v1alpha1
@@ -50,37 +47,13 @@ def write_run(directory: Path) -> Path:
 
 def build_model(directory: Path) -> None:
     import torch
-    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokenizer = Tokenizer(models.BPE(vocab={symbol: index for index, symbol in enumerate(alphabet)}, merges=[]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens([AddedToken(token, special=True) for token in ("<|im_start|>", "<|im_end|>")])
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|im_end|>")
-    fast.chat_template = CHAT_TEMPLATE
-    fast.save_pretrained(directory)
-    config = LlamaConfig(
-        vocab_size=len(fast),
-        hidden_size=16,
-        intermediate_size=32,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        num_key_value_heads=2,
-        max_position_embeddings=4096,
-        bos_token_id=fast.eos_token_id,
-        eos_token_id=fast.eos_token_id,
-        pad_token_id=fast.eos_token_id,
-    )
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model = LlamaForCausalLM(config)
+    model = make_model(hidden_size=16, intermediate_size=32, num_hidden_layers=1, max_position_embeddings=4096)
     with torch.no_grad():
         # All hidden states point one way, in which the end of a turn lies: an answer is a few random bytes, and ends.
         model.model.embed_tokens.weight += 1.0
-        model.lm_head.weight[fast.eos_token_id] = 4.0 / config.hidden_size
-    model.save_pretrained(directory)
+        model.lm_head.weight[model.config.eos_token_id] = 4.0 / model.config.hidden_size
+    write_model(directory, model)
 
 
 def environment(directory: Path) -> dict[str, str]:

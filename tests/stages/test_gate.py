@@ -52,8 +52,8 @@ CANDIDATES = st.lists(
 )
 GATES = st.builds(
     GateSpec,
-    type=st.sampled_from(["tests", "likelihood", "none"]),
-    without_tests=st.sampled_from(["drop", "likelihood", "keep"]),
+    type=st.sampled_from(["tests", "likelihood", "ladder", "none"]),
+    without_tests=st.sampled_from(["drop", "likelihood", "ladder", "keep"]),
     keep_fraction=st.floats(0.01, 1.0),
 )
 
@@ -97,12 +97,16 @@ def test_s16_only_what_passes_its_tests_is_kept_and_the_rest_says_how_it_failed(
         ("drop", [], {"a": "no-tests", "b": "no-tests"}),
         ("keep", ["a", "b"], {}),
         ("likelihood", ["b"], {"a": "less-likely"}),
+        ("ladder", ["a"], {"b": "low-score"}),
     ],
 )
 def test_answers_without_tests_go_the_way_that_the_spec_says(
-    policy: Literal["drop", "keep", "likelihood"], names: list[str], reasons: dict[str, str]
+    policy: Literal["drop", "keep", "likelihood", "ladder"], names: list[str], reasons: dict[str, str]
 ) -> None:
-    answers = [candidate("a", "open", mean_logprob=-2.0), candidate("b", "open", mean_logprob=-1.0)]
+    answers = [
+        candidate("a", "open", mean_logprob=-2.0, score=9.0),
+        candidate("b", "open", mean_logprob=-1.0, score=3.0),
+    ]
     result = sort_candidates(answers, PROBLEMS, conversion(without_tests=policy, keep_fraction=0.5))
     assert kept(result) == names
     assert why(result) == reasons
@@ -112,6 +116,13 @@ def test_the_likelihood_gate_keeps_the_likeliest_share_whatever_the_tests_say() 
     answers = [candidate(f"a{n}", mean_logprob=-float(n), passed=False) for n in range(8)]
     result = sort_candidates(answers, PROBLEMS, conversion(type="likelihood", keep_fraction=0.25))
     assert kept(result) == ["a0", "a1"]
+
+
+def test_the_ladder_gate_keeps_what_reaches_the_score_and_never_what_has_none() -> None:
+    answers = [candidate("well", score=8.0), candidate("badly", score=7.9), candidate("unasked", score=None)]
+    result = sort_candidates(answers, PROBLEMS, conversion(type="ladder", min_score=8.0))
+    assert kept(result) == ["well"]
+    assert why(result) == {"badly": "low-score", "unasked": "no-score"}
 
 
 def test_the_likelihood_gate_keeps_one_answer_at_least() -> None:

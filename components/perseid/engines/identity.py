@@ -22,6 +22,7 @@ _SETTINGS = (
     "merges.txt",
     "chat_template.jinja",
     "*.safetensors.index.json",
+    "*.py",
 )
 
 
@@ -33,15 +34,15 @@ def weight_files(model_path: Path) -> list[Path]:
     return []
 
 
-def content_id(model_path: Path, cache_dir: Path) -> str:
-    """SHA-256 over names and contents of weights, configuration and tokenizer, as 64 hex digits.
+def content_id(model_path: Path, cache_dir: Path | None = None) -> str:
+    """SHA-256 over names and contents of weights, configuration, tokenizer and the model's own code, as 64 hex digits.
 
-    Digests of single files are remembered in `cache_dir` by path, size and modification time, because hashing a big
-    model takes longer than starting it.
+    Digests of single files are remembered in `cache_dir`, where there is one, by path, size and modification time,
+    because hashing a big model takes longer than starting it.
     """
     settings = {path for pattern in _SETTINGS for path in model_path.glob(pattern)}
-    store = cache_dir / "file-digests.json"
-    known = _load(store)
+    store = None if cache_dir is None else cache_dir / "file-digests.json"
+    known = {} if store is None else _load(store)
     digest = hashlib.sha256()
     new: dict[str, str] = {}
     for path in sorted({*settings, *weight_files(model_path)}, key=lambda file: file.name):
@@ -50,7 +51,7 @@ def content_id(model_path: Path, cache_dir: Path) -> str:
         if key not in known:
             known[key] = new[key] = file_sha256(path)
         digest.update(f"{path.name}\0{stat.st_size}\0{known[key]}\n".encode())
-    if new:
+    if new and store is not None:
         _save(store, new)
     return digest.hexdigest()
 

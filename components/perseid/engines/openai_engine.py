@@ -21,7 +21,8 @@ from perseid.engines.openai_answers import (
     sum_logprobs,
     translate,
 )
-from perseid.engines.protocol import Completion, Generation, Request, Usage
+from perseid.engines.protocol import Completion, Generation, Request, Sampling, Usage
+from perseid.engines.sampling import cut_at_stop
 
 _CHOICE_ATTEMPTS = 4
 _SEED_MASK = 2**31 - 1
@@ -69,7 +70,7 @@ class OpenAIEngine:
         if sampling.n > 1 and self._gives_samples:
             answer = await self._complete(request, n=sampling.n, seed=sample_seed(sampling.seed, 0) & _SEED_MASK)
             if len(answer.choices) >= sampling.n:
-                return self._generation([answer], sampling.n)
+                return self._generation([answer], sampling.n, sampling)
             self._gives_samples = False
         answers = await asyncio.gather(
             *(
@@ -77,7 +78,7 @@ class OpenAIEngine:
                 for index in range(sampling.n)
             )
         )
-        return self._generation(answers, 1)
+        return self._generation(answers, 1, sampling)
 
     async def close(self) -> None:
         """Close the connections."""
@@ -153,7 +154,7 @@ class OpenAIEngine:
             "n": n,
             "seed": seed,
         }
-        if sampling.stop:
+        if sampling.stop and not sampling.keep_stop:
             arguments["stop"] = list(sampling.stop)
         body: dict[str, Any] = {}
         if request.messages and request.messages[-1].role == "assistant":
@@ -206,21 +207,24 @@ class OpenAIEngine:
     def _where(self) -> str:
         return f"the endpoint {self._spec.base_url} (model {self._spec.model})"
 
-    def _generation(self, answers: list[ChatCompletion], per_answer: int) -> Generation:
-        completions = tuple(
-            Completion(
-                text=answer.choices[at].message.content or "",
-                tokens=completion_tokens(answer, at),
-                finish_reason=finish_reason(answer.choices[at], self._where),
-                logprob=sum_logprobs(answer.choices[at]),
-            )
-            for answer in answers
-            for at in range(per_answer)
-        )
+    def _generation(self, answers: list[ChatCompletion], per_answer: int, sampling: Sampling) -> Generation:
+        completions = tuple(self._completion(answer, at, sampling) for answer in answers for at in range(per_answer))
         usage = Usage(calls=1)
         for answer in answers:
             usage += _usage(answer)
         return Generation(completions, usage)
+
+    def _completion(self, answer: ChatCompletion, at: int, sampling: Sampling) -> Completion:
+        choice = answer.choices[at]
+        text, ended = choice.message.content or "", finish_reason(choice, self._where)
+        # The API has no way to keep a stop string, so the server was not told of it and the answer is cut here.
+        cut = cut_at_stop(text, sampling.stop, keep=True) if sampling.keep_stop else None
+        return Completion(
+            text=text if cut is None else cut,
+            tokens=completion_tokens(answer, at),
+            finish_reason=ended if cut is None else "stop",
+            logprob=sum_logprobs(choice),
+        )
 
 
 class _NotSupported(Exception):  # noqa: N818 - a signal between two methods, never seen outside

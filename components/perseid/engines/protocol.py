@@ -35,6 +35,8 @@ class Sampling:
     """Samples of the same prompt."""
     stop: tuple[str, ...] = ()
     """Strings at which the text ends; they are not part of it."""
+    keep_stop: bool = False
+    """The stop string at which the text ends stays part of it."""
     seed: int = 0
     choices: tuple[str, ...] | None = None
     """The answer is exactly one of these (constrained decoding)."""

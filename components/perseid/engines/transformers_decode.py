@@ -11,6 +11,7 @@ from transformers import DynamicCache
 
 from perseid.engines.chat import ChatEncoder
 from perseid.engines.protocol import FinishReason
+from perseid.engines.sampling import cut_at_stop
 
 
 @dataclass(slots=True)
@@ -22,6 +23,7 @@ class Row:
     temperature: float = 0.0
     top_p: float = 1.0
     stop: tuple[str, ...] = ()
+    keep_stop: bool = False
     seed: int = 0
     score: tuple[int, ...] | None = None
     """Only tell these tokens' log-probabilities after the prompt, in `scores`; decode nothing."""
@@ -103,9 +105,9 @@ class Decoder:
         last = len(row.tokens) >= row.max_tokens
         if row.stop or last:
             row.text = self._encoder.decode(row.tokens)
-            found = [at for at in (row.text.find(stop) for stop in row.stop) if at >= 0]
-            if found:
-                row.text = row.text[: min(found)]
+            ended = cut_at_stop(row.text, row.stop, keep=row.keep_stop)
+            if ended is not None:
+                row.text = ended
                 row.finish_reason = "stop"
                 return True
         return last

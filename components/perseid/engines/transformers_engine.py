@@ -76,6 +76,7 @@ class TransformersEngine:
                 temperature=sampling.temperature,
                 top_p=sampling.top_p,
                 stop=sampling.stop,
+                keep_stop=sampling.keep_stop,
                 seed=sample_seed(sampling.seed, index),
             )
             for index in range(count)

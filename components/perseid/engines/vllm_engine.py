@@ -115,6 +115,7 @@ class VllmEngine:
                 top_p=sampling.top_p if sampling.temperature > 0 else 1.0,
                 seed=sample_seed(sampling.seed, index),
                 stop=list(sampling.stop) or None,
+                include_stop_str_in_output=sampling.keep_stop,
                 stop_token_ids=list(self._eos_token_ids),
                 logprobs=0,
                 output_kind=RequestOutputKind.FINAL_ONLY,

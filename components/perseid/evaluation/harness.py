@@ -12,7 +12,8 @@ from typing import Any, TypeVar
 
 from perseid.api.spec import EvaluationSpec
 from perseid.data.records import Problem
-from perseid.engines.protocol import Completion, Engine, EngineError, Message, Request, Sampling
+from perseid.engines.protocol import Completion, Engine, EngineError, Message, Request
+from perseid.engines.sampling import sampling_of
 from perseid.evaluation.scores import AnswerRecord, EvaluationResult, ProblemScore, estimate_pass_at
 
 T = TypeVar("T")
@@ -138,13 +139,7 @@ async def _score(
 ) -> _Scored:
     request = Request(
         messages=(Message("user", prompt(problem)),),
-        sampling=Sampling(
-            max_tokens=spec.sampling.max_tokens,
-            temperature=spec.sampling.temperature,
-            top_p=spec.sampling.top_p,
-            n=spec.samples,
-            seed=request_seed(seed, set_name, problem.id),
-        ),
+        sampling=sampling_of(spec.sampling, n=spec.samples, seed=request_seed(seed, set_name, problem.id)),
         kind="evaluate",
     )
     try:

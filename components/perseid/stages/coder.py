@@ -11,7 +11,8 @@ from perseid.api.spec import SamplingSpec
 from perseid.data.code import Extraction, extract_code
 from perseid.data.prompts import code_messages
 from perseid.data.records import Problem
-from perseid.engines.protocol import Completion, Engine, Message, Request, Sampling
+from perseid.engines.protocol import Completion, Engine, Message, Request
+from perseid.engines.sampling import sampling_of
 from perseid.evaluation.harness import AnswerVerdict
 from perseid.sandbox.pool import Sandbox
 from perseid.sandbox.verdicts import run_tests
@@ -34,12 +35,8 @@ class Coder:
         chat = code_messages(problem, steps)
         request = Request(
             messages=tuple(Message(role, content) for role, content in chat),
-            sampling=Sampling(
-                max_tokens=self.sampling.max_tokens,
-                temperature=self.sampling.temperature,
-                top_p=self.sampling.top_p,
-                n=self.samples,
-                seed=Seeds(self.seed, problem.id).of("\n".join(steps), "code"),
+            sampling=sampling_of(
+                self.sampling, n=self.samples, seed=Seeds(self.seed, problem.id).of("\n".join(steps), "code")
             ),
             kind="code",
         )

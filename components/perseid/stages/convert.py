@@ -1,12 +1,13 @@
 """Stage 2: plan to code, verification, training records.
 
 Reads `plans.jsonl`; writes `candidates.jsonl` (every answer), `samples.jsonl` (what is trained on), `dropped.jsonl`,
-`decontamination.json` and `calibration.json` (how well likelihood and plan value told right from wrong).
+`decontamination.json` and `calibration.json` (how well each score told right from wrong).
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -24,9 +25,11 @@ from perseid.engines.protocol import EngineError
 from perseid.evaluation.calibration import Calibration, Observation, calibrate
 from perseid.sandbox.pool import Sandbox
 from perseid.sandbox.verdicts import run_tests
+from perseid.search.evaluators import LadderEvaluator
+from perseid.stages.answer_score import AnswerScorer
 from perseid.stages.coder import Coder, read_code
 from perseid.stages.gate import Sorted, sort_candidates
-from perseid.stages.models import open_policy, stage_usage
+from perseid.stages.models import open_evaluator, open_policy, stage_usage
 from perseid.stages.runtime import StageContext
 from perseid.stages.synthesize import ANYWHERE, PLANS
 
@@ -73,22 +76,30 @@ async def _candidates(
     with Journal(context.directory / JOURNAL) as journal:
         # A plan that the search has executed has its answers already.
         earlier = read_journal(context.layout.stage("synthesize") / JOURNAL)
-        async with open_policy(context, journal, earlier) as policy, Sandbox(spec.sandbox) as sandbox:
+        async with contextlib.AsyncExitStack() as stack:
+            policy = await stack.enter_async_context(open_policy(context, journal, earlier))
+            sandbox = await stack.enter_async_context(Sandbox(spec.sandbox))
+            models = await open_evaluator(stack, context, policy, journal)
+            scorer = AnswerScorer(LadderEvaluator(models[-1]), spec.conversion.gate, context.seed)
             coder = Coder(policy, sandbox, spec.conversion.sampling, spec.conversion.samples_per_plan, context.seed)
             context.progress.begin("writing and running code", total=len(plans), unit="plans")
             done = passed = 0
 
             async def convert(plan: Plan) -> list[Candidate]:
                 nonlocal done, passed
-                found = await _answers(coder, plan, problems[plan.problem_id])
+                problem = problems[plan.problem_id]
+                found = await scorer.scored(problem, await _answers(coder, plan, problem))
                 done += 1
                 passed += sum(candidate.passed is True for candidate in found)
                 context.progress.update(done, note=f"{passed} passed")
                 return found
 
             groups = await asyncio.gather(*(convert(plan) for plan in plans))
-            policy.raise_if_dead()
-            return [candidate for group in groups for candidate in group], stage_usage(policy)
+            for model in models:
+                model.raise_if_dead()
+            return [candidate for group in groups for candidate in group], stage_usage(
+                *(model.usage for model in models)
+            )
 
 
 async def _answers(coder: Coder, plan: Plan, problem: Problem) -> list[Candidate]:
@@ -176,6 +187,7 @@ def _calibrations(candidates: Sequence[Candidate]) -> list[Calibration]:
     scores: dict[str, Callable[[Candidate], float | None]] = {
         "likelihood": lambda one: one.mean_logprob,
         "plan_value": lambda one: one.value,
+        "ladder": lambda one: one.score,
     }
     return [
         calibrate(name, [Observation(one.problem_id, score(one), bool(one.passed)) for one in judged])

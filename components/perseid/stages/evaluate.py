@@ -6,15 +6,17 @@ Writes the attempt's `result.json`.
 
 from __future__ import annotations
 
-from perseid.api.layout import STAGES, read_stage_result
+from perseid.api.layout import JOURNAL, STAGES, read_stage_result
 from perseid.api.result import Gain, GenerationResult, ModelRef, Score, SetResult, StageResult, StageUsage, YieldCounts
 from perseid.data.jsonl import write_json
 from perseid.data.problems import load_problems
+from perseid.engines.journal import read_journal
 from perseid.engines.models import ResolvedModel, resolve_model
+from perseid.engines.protocol import Usage
 from perseid.evaluation.scores import EvaluationResult, compare
 from perseid.stages.convert import SAMPLES, YIELD
 from perseid.stages.finetune import model_directory
-from perseid.stages.models import resolve_start_model
+from perseid.stages.models import resolve_start_model, stage_usage
 from perseid.stages.runtime import StageContext
 from perseid.stages.scoring import score_model
 from perseid.stages.synthesize import ANYWHERE
@@ -30,12 +32,11 @@ async def run(context: StageContext) -> StageResult:
     parent = await resolve_start_model(context)
     directory = model_directory(context)
     candidate = None if directory is None else resolve_model(str(directory.resolve()))
-    parent_scores, parent_usage = await score_model(context, parent, sets, "the start model")
+    parent_scores = await score_model(context, parent, sets, "the start model")
     candidate_scores: Scores | None = None
-    usage = parent_usage
     if candidate is not None:
-        candidate_scores, candidate_usage = await score_model(context, candidate, sets, "the trained model")
-        usage = _sum(parent_usage, candidate_usage)
+        candidate_scores = await score_model(context, candidate, sets, "the trained model")
+    usage = _usage(context)
 
     compared = [_set_result(context, one.title, parent_scores, candidate_scores) for one, _ in sets]
     result = _generation_result(context, parent, candidate, compared, usage)
@@ -121,10 +122,7 @@ def _metrics(compared: list[SetResult]) -> dict[str, float]:
     return metrics
 
 
-def _sum(first: StageUsage, second: StageUsage) -> StageUsage:
-    return StageUsage(
-        calls=first.calls + second.calls,
-        prompt_tokens=first.prompt_tokens + second.prompt_tokens,
-        cached_tokens=first.cached_tokens + second.cached_tokens,
-        completion_tokens=first.completion_tokens + second.completion_tokens,
-    )
+def _usage(context: StageContext) -> StageUsage:
+    """What this attempt asked, before a kill too: sets that were scored by then are not asked again, but were paid."""
+    calls = read_journal(context.directory / JOURNAL).values()
+    return stage_usage(sum((call.usage for call in calls), Usage()))

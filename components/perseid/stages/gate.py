@@ -6,6 +6,7 @@ import ast
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 from perseid.api.result import YieldCounts
 from perseid.api.spec import ConversionSpec, GateSpec
@@ -58,22 +59,30 @@ def _through_gate(
     for candidate in candidates:
         if candidate.code is None:
             result.drop(candidate, *_why_no_code(candidate.reason))
-        elif gate.type == "none":
+            continue
+        test = gate_of(problems[candidate.problem_id], gate)
+        if test == "keep" or (test == "tests" and candidate.passed):
             passed.append(candidate)
-        elif gate.type == "likelihood":
-            by_likelihood.append(candidate)
-        elif not problems[candidate.problem_id].tests:
-            if gate.without_tests == "keep":
-                passed.append(candidate)
-            elif gate.without_tests == "likelihood":
-                by_likelihood.append(candidate)
-            else:
-                result.drop(candidate, "no-tests")
-        elif candidate.passed:
-            passed.append(candidate)
-        else:
+        elif test == "tests":
             result.drop(candidate, "tests-failed", candidate.reason)
+        elif test == "likelihood":
+            by_likelihood.append(candidate)
+        elif test == "drop":
+            result.drop(candidate, "no-tests")
+        elif candidate.score is None:
+            result.drop(candidate, "no-score", "the evaluator gave no score")
+        elif candidate.score < gate.min_score:
+            result.drop(candidate, "low-score", f"{candidate.score:.1f} is below {gate.min_score:g}")
+        else:
+            passed.append(candidate)
     return passed + _likeliest(by_likelihood, gate.keep_fraction, result)
+
+
+def gate_of(problem: Problem, gate: GateSpec) -> Literal["tests", "likelihood", "ladder", "keep", "drop"]:
+    """What decides about the answers to a problem."""
+    if gate.type == "tests":
+        return "tests" if problem.tests else gate.without_tests
+    return "keep" if gate.type == "none" else gate.type
 
 
 def _likeliest(candidates: list[Candidate], fraction: float, result: Sorted) -> list[Candidate]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import os
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +32,7 @@ def run_component(name: str, parameters: Parameters, metrics: dsl.Metrics, model
         raise ValueError(f"no stage is called {name}")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     die_with_starter()
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # a log is no place for bars that redraw themselves
     fields = ("run", "run_id", "generation", "number", "storage", "start_model")
     parsed = Attempt.model_validate(dict(zip(fields, parameters, strict=True)))
     module = importlib.import_module(f"perseid.stages.{name}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from functools import reduce
 
 from perseid.api.result import StageUsage
 from perseid.api.spec import OpenAISpec
@@ -100,7 +99,7 @@ class StageModel:
     @property
     def usage(self) -> Usage:
         """Tokens of all its calls, those replayed from the journal included: a resumed stage adds up to the same."""
-        return reduce(Usage.__add__, self._engine.counts.usage_by_kind.values(), Usage())
+        return sum(self._engine.counts.usage_by_kind.values(), Usage())
 
 
 async def resolve_start_model(context: StageContext) -> ResolvedModel:
@@ -161,9 +160,19 @@ async def open_policy(
         yield policy
 
 
-def stage_usage(*models: StageModel) -> StageUsage:
+async def open_evaluator(
+    stack: contextlib.AsyncExitStack, context: StageContext, policy: StageModel, journal: Journal
+) -> list[StageModel]:
+    """The models of a stage that scores: the policy first, what scores last. They are one without an endpoint."""
+    endpoint = context.spec.synthesis.evaluator_endpoint
+    if endpoint is None:
+        return [policy]
+    return [policy, await stack.enter_async_context(open_endpoint_model(endpoint, journal))]
+
+
+def stage_usage(*parts: Usage) -> StageUsage:
     """Token counts as a stage's result has them; the time is added when the stage ends."""
-    usage = reduce(Usage.__add__, (model.usage for model in models), Usage())
+    usage = sum(parts, Usage())
     return StageUsage(
         calls=usage.calls,
         prompt_tokens=usage.prompt_tokens,

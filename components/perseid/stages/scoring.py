@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from perseid.api.layout import JOURNAL
-from perseid.api.result import StageUsage
 from perseid.api.spec import ProblemSet
 from perseid.data.jsonl import write_json, write_jsonl
 from perseid.data.prompts import question
@@ -19,7 +18,7 @@ from perseid.evaluation.harness import AnswerVerdict, EvaluationProgress, evalua
 from perseid.evaluation.scores import EvaluationResult
 from perseid.sandbox.pool import Sandbox
 from perseid.stages.coder import judge
-from perseid.stages.models import StageModel, open_model, stage_usage
+from perseid.stages.models import StageModel, open_model
 from perseid.stages.runtime import StageContext
 
 ANSWERS = "answers.jsonl"
@@ -30,21 +29,20 @@ ProblemSets = Sequence[tuple[ProblemSet, Sequence[Problem]]]
 
 async def score_model(
     context: StageContext, model: ResolvedModel, sets: ProblemSets, name: str
-) -> tuple[dict[str, EvaluationResult], StageUsage]:
+) -> dict[str, EvaluationResult]:
     """Score `model` on every set, by title. The engine is started only for what the store does not have."""
     places = {one.title: _place(context, model, one, problems) for one, problems in sets}
     scores = {title: known for title, place in places.items() if (known := _known(place)) is not None}
     missing = [(one, problems) for one, problems in sets if one.title not in scores]
     if not missing:
-        return scores, StageUsage()
+        return scores
     with Journal(context.directory / JOURNAL) as journal:
         async with open_model(context, model, journal) as engine, Sandbox(context.spec.sandbox) as sandbox:
             for one, problems in missing:
                 scores[one.title] = await _score_set(
                     context, engine, sandbox, one.title, problems, places[one.title], name
                 )
-            usage = stage_usage(engine)
-    return scores, usage
+    return scores
 
 
 async def _score_set(

@@ -23,7 +23,7 @@ from perseid.search.plans import select_plans
 from perseid.search.profiles import resolve
 from perseid.stages.coder import Coder
 from perseid.stages.errors import StageError
-from perseid.stages.models import open_endpoint_model, open_policy, stage_usage
+from perseid.stages.models import open_evaluator, open_policy, stage_usage
 from perseid.stages.runtime import StageContext
 
 TREES, PLANS, DROPPED = "trees.jsonl", "plans.jsonl", "dropped.jsonl"
@@ -54,15 +54,10 @@ async def run(context: StageContext) -> StageResult:
     with Journal(context.directory / JOURNAL) as journal:
         async with contextlib.AsyncExitStack() as stack:
             policy = await stack.enter_async_context(open_policy(context, journal))
-            evaluator, models = policy, [policy]
-            if spec.synthesis.evaluator_endpoint is not None:
-                evaluator = await stack.enter_async_context(
-                    open_endpoint_model(spec.synthesis.evaluator_endpoint, journal)
-                )
-                models.append(evaluator)
+            models = await open_evaluator(stack, context, policy, journal)
             sandbox = await stack.enter_async_context(Sandbox(spec.sandbox))
             coder = Coder(policy, sandbox, spec.conversion.sampling, spec.conversion.samples_per_plan, context.seed)
-            search = build_search(config, policy, evaluator, coder.share_of_tests)
+            search = build_search(config, policy, models[-1], coder.share_of_tests)
             policy.on_call = lambda calls: context.progress.say(f"{calls} model calls")
             results = await _search_all(context, search, problems)
             for model in models:
@@ -94,7 +89,7 @@ async def run(context: StageContext) -> StageResult:
         state="done",
         counts=counts,
         metrics={**counts, "plans_dropped": len(dropped), **{f"stopped_{why}": n for why, n in stopped.items()}},
-        usage=stage_usage(*models),
+        usage=stage_usage(*(model.usage for model in models)),
     )
 
 

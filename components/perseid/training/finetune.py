@@ -13,6 +13,7 @@ from accelerate import Accelerator
 from perseid import __version__
 from perseid.api.spec import FinetuneSpec
 from perseid.data.records import TrainingSample
+from perseid.engines.identity import content_id
 from perseid.training.checkpoint import discard_checkpoints, load_checkpoint
 from perseid.training.encode import encode_samples
 from perseid.training.errors import TrainingError
@@ -22,7 +23,6 @@ from perseid.training.manifest import (
     config_digest,
     data_digest,
     library_versions,
-    model_digest,
     read_manifest,
 )
 from perseid.training.model import commit, end_tokens, load_model, load_tokenizer, merged, write_model
@@ -61,11 +61,11 @@ def fine_tune(
     on a CPU gives the weights that an undisturbed one gives, bit for bit (GPU kernels may add in another order). A
     finished output of the same base, data and configuration is returned at once.
 
-    `base_model_id` is the identity of the base's weights, by default `model_digest(base)`; `base_ref` what users call
+    `base_model_id` is the identity of the base's weights, by default `content_id(base)`; `base_ref` what users call
     it, by default the directory's name. Raises TrainingError; an exception of `on_progress` passes through, and leaves
     the checkpoints for the next call.
     """
-    base_id = base_model_id or model_digest(base)
+    base_id = base_model_id or content_id(base)
     data, config = data_digest(samples), config_digest(spec, seed, dtype)
     finished = _finished(output, base_id, data, config)
     if finished is not None:
@@ -95,7 +95,7 @@ def fine_tune(
         unfinished = output.with_name(f".{output.name}.unfinished")
         write_model(unfinished, merged(trainer.unwrapped), tokenizer, dtype)
         manifest = ModelManifest(
-            model_id=model_digest(unfinished),
+            model_id=content_id(unfinished),
             base_model_id=base_id,
             base_ref=base_ref or base.name,
             data_digest=data,

@@ -21,7 +21,6 @@ CURVE_POINTS = 200
 TrainingDType = Literal["float32", "bfloat16"]
 
 _LIBRARIES = ("torch", "transformers", "peft", "accelerate", "safetensors", "tokenizers")
-_IDENTITY = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*.model", "*.txt", "*.py")
 
 
 class _Part(BaseModel):
@@ -64,7 +63,7 @@ class ModelManifest(_Part):
 
     schema_version: Literal[1] = 1
     model_id: str
-    """Identity of these weights: `model_digest` of the directory."""
+    """Identity of these weights: `engines.identity.content_id` of the directory."""
     base_model_id: str
     """Identity of the weights that training began with."""
     base_ref: str
@@ -96,22 +95,6 @@ def config_digest(spec: FinetuneSpec, seed: int, dtype: TrainingDType) -> str:
     """sha256 of everything but data and base that the trained weights depend on."""
     text = f"{spec.model_dump_json()}\n{seed}\n{dtype}"
     return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
-
-
-def model_digest(directory: Path) -> str:
-    """Identity of a model directory: sha256 over names and contents of weights, config and tokenizer.
-
-    The path and the manifest are no part of it. Reads all weights: about a second for each GB.
-    """
-    files = sorted({path for pattern in _IDENTITY for path in directory.glob(pattern) if path.is_file()})
-    if not any(path.suffix == ".safetensors" for path in files):
-        raise TrainingError(f"{directory} holds no *.safetensors: it is not a model directory in transformers' format")
-    digest = hashlib.sha256()
-    for path in files:
-        if path.name != MANIFEST_NAME:
-            with path.open("rb") as file:
-                digest.update(f"{path.name}\0{hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
-    return f"sha256:{digest.hexdigest()}"
 
 
 def read_manifest(directory: Path) -> ModelManifest | None:
