@@ -23,8 +23,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from perseid.api.engine import EngineSpec, SamplingSpec
+from perseid.api.problems import ProblemSet
 from perseid.api.search import SearchSpec
-from perseid.api.spec import EngineSpec, ProblemSet, SamplingSpec, SandboxSpec
+from perseid.api.synthesis import SandboxSpec
 from perseid.data.problems import load_problems
 from perseid.engines.factory import open_engine
 from perseid.engines.models import ResolvedModel, resolve_model

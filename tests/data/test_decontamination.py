@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perseid.api.spec import DecontaminationSpec, ProblemSet
+from perseid.api.problems import ProblemSet
+from perseid.api.synthesis import DecontaminationSpec
 from perseid.data.decontaminate import Hit, decontaminate
 from perseid.data.problems import load_problems
 from perseid.data.records import Problem

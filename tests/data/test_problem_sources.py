@@ -10,7 +10,7 @@ from typing import Any
 import datasets
 import pytest
 
-from perseid.api.spec import ProblemSet
+from perseid.api.problems import ProblemSet
 from perseid.data.errors import DataError
 from perseid.data.problems import load_problems
 from perseid.data.records import Problem

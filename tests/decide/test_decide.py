@@ -5,9 +5,9 @@ from decide_scenarios import START, UID, at, first, fresh, result, score, seen, 
 
 from perseid.api.base import replace
 from perseid.api.identity import spec_digest
+from perseid.api.lifecycle import PromotionSpec
 from perseid.api.reasons import AttemptState, ConditionStatus, ConditionType, GenerationPhase, Phase, Reason
 from perseid.api.result import Gain
-from perseid.api.spec import PromotionSpec
 from perseid.api.status import EvolutionRunStatus
 from perseid.decide import Observed, ObservedRun, Plan, RunState, Submit, Terminate, decide, run_id_of
 from perseid.decide.promotion import judge

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from perseid.api.spec import EngineSpec, OpenAISpec, TransformersSpec
+from perseid.api.engine import EngineSpec, OpenAISpec, TransformersSpec
 from perseid.engines.factory import open_endpoint, open_engine
 from perseid.engines.models import default_cache_dir
 from perseid.engines.protocol import Message, Request, Sampling

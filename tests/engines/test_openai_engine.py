@@ -13,7 +13,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from perseid.api.spec import OpenAISpec
+from perseid.api.engine import OpenAISpec
 from perseid.engines.errors import (
     EndpointAuthError,
     EndpointError,

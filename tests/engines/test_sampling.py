@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from perseid.api.spec import SamplingSpec
+from perseid.api.engine import SamplingSpec
 from perseid.engines.sampling import cut_at_stop, sampling_of
 
 FENCE = "\n```\n\n"

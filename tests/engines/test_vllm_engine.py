@@ -16,7 +16,7 @@ import pytest_asyncio
 
 pytest.importorskip("vllm")
 
-from perseid.api.spec import VllmSpec
+from perseid.api.engine import VllmSpec
 from perseid.engines.errors import EngineClosedError, EngineDiedError
 from perseid.engines.models import resolve_model
 from perseid.engines.probe import Probe

@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-from perseid.api.spec import VllmSpec
+from perseid.api.engine import VllmSpec
 from perseid.engines.probe import Probe
 from perseid.engines.vllm_engine import VllmEngine
 

@@ -5,7 +5,8 @@ from collections.abc import Callable, Mapping
 
 import pytest
 
-from perseid.api.spec import EvaluationSpec, SamplingSpec
+from perseid.api.engine import SamplingSpec
+from perseid.api.training import EvaluationSpec
 from perseid.data.records import Problem
 from perseid.engines.protocol import Completion, EngineError, Generation, PromptTooLongError, Request, Usage
 from perseid.evaluation.harness import (

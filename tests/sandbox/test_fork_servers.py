@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from perseid.api.spec import SandboxSpec
+from perseid.api.synthesis import SandboxSpec
 from perseid.sandbox import OptionalLayer, Sandbox, SandboxError
 
 SLEEP = "import time\ntime.sleep(60)"
@@ -104,7 +104,7 @@ def test_when_the_owner_is_killed_nothing_stays(layers: tuple[str, ...], tmp_pat
     # A second or two: it starts an interpreter with Perseid in it.
     program = f"""
 import asyncio
-from perseid.api.spec import SandboxSpec
+from perseid.api.synthesis import SandboxSpec
 from perseid.sandbox import Sandbox
 async def main():
     async with Sandbox(SandboxSpec(workers=2, wall_seconds=60), optional_layers={layers!r}) as sandbox:

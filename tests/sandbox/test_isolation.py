@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from perseid.api.spec import SandboxSpec
+from perseid.api.synthesis import SandboxSpec
 from perseid.sandbox import Sandbox, SandboxUnavailableError
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from perseid.api.spec import SandboxSpec
+from perseid.api.synthesis import SandboxSpec
 from perseid.data.records import Problem
 from perseid.sandbox import Sandbox, program_for, run_tests
 

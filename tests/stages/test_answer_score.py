@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from perseid.api.spec import GateSpec
+from perseid.api.synthesis import GateSpec
 from perseid.data.records import Candidate, Problem
 from perseid.engines.protocol import EngineError, Request
 from perseid.engines.scripted import ScriptedEngine

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from perseid.api.spec import SamplingSpec, SandboxSpec
+from perseid.api.engine import SamplingSpec
+from perseid.api.synthesis import SandboxSpec
 from perseid.data.records import Problem
 from perseid.engines.journal import Journal, read_journal
 from perseid.engines.journaled import JournaledEngine

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perseid.api.spec import ConversionSpec, GateSpec
+from perseid.api.synthesis import ConversionSpec, GateSpec
 from perseid.data.records import Candidate, Problem
 from perseid.engines.protocol import Completion
 from perseid.stages.coder import read_code

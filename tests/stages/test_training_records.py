@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from perseid.api.spec import ConversionSpec, ProblemSet, ProblemsSpec
+from perseid.api.problems import ProblemSet, ProblemsSpec
+from perseid.api.synthesis import ConversionSpec
 from perseid.data import humaneval
 from perseid.data.prompts import INSTRUCTION, code_messages, fenced, plan_text, question
 from perseid.data.records import Candidate, Problem

@@ -13,7 +13,7 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from perseid.api.spec import FinetuneSpec, LoraSpec
+from perseid.api.training import FinetuneSpec, LoraSpec
 from perseid.data.records import TrainingSample
 from perseid.engines.identity import content_id
 from perseid.training.checkpoint import load_checkpoint
@@ -88,7 +88,7 @@ def test_a_kill_leaves_a_checkpoint_to_go_on_from(samples: list[TrainingSample],
     script = f"""
 import os, signal
 from pathlib import Path
-from perseid.api.spec import FinetuneSpec
+from perseid.api.training import FinetuneSpec
 from perseid.data.records import TrainingSample
 from perseid.training.finetune import fine_tune
 root = Path({str(tmp_path)!r})

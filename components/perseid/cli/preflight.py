@@ -7,7 +7,8 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from perseid.api.spec import EvolutionRun, ProblemSet
+from perseid.api.problems import ProblemSet
+from perseid.api.spec import EvolutionRun
 from perseid.data.problems import load_problems
 from perseid.runner.errors import RunnerError
 

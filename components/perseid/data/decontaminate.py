@@ -21,7 +21,7 @@ from typing import Literal
 
 from rapidfuzz import fuzz
 
-from perseid.api.spec import DecontaminationSpec
+from perseid.api.synthesis import DecontaminationSpec
 from perseid.data.code import fenced_blocks
 from perseid.data.prompts import INSTRUCTION
 from perseid.data.records import Problem

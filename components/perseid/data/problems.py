@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import resources
 from pathlib import Path
 
-from perseid.api.spec import ProblemSet
+from perseid.api.problems import ProblemSet
 from perseid.data import humaneval, mbpp
 from perseid.data.errors import DataError
 from perseid.data.jsonl import read_json_lines, read_jsonl

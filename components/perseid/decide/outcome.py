@@ -5,9 +5,9 @@ from __future__ import annotations
 from datetime import datetime
 
 from perseid.api.base import replace
+from perseid.api.lifecycle import PromotionSpec
 from perseid.api.reasons import AttemptState, GenerationPhase
 from perseid.api.result import GenerationResult
-from perseid.api.spec import PromotionSpec
 from perseid.api.status import NOTE_LIMIT, EvolutionRunStatus, GenerationStatus, ResultSummary
 from perseid.decide.attempts import with_attempt_state, with_generation
 from perseid.decide.conditions import clip

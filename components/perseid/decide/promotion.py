@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from perseid.api.lifecycle import PromotionSpec
 from perseid.api.result import Gain
-from perseid.api.spec import PromotionSpec
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from perseid.api.spec import GenerationsSpec
+from perseid.api.lifecycle import GenerationsSpec
 from perseid.api.status import GenerationStatus
 
 FIRST_WAIT_SECONDS = 10.0

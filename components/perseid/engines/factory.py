@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from perseid.api.spec import DType, EngineSpec, OpenAISpec
+from perseid.api.engine import DType, EngineSpec, OpenAISpec
 from perseid.engines.protocol import Engine
 from perseid.engines.wrappers import with_call_log
 

@@ -12,7 +12,7 @@ import openai
 from openai.types.chat import ChatCompletion
 from openai.types.chat.chat_completion import Choice
 
-from perseid.api.spec import OpenAISpec
+from perseid.api.engine import OpenAISpec
 from perseid.engines.errors import (
     EndpointAuthError,
     EndpointError,

@@ -9,7 +9,7 @@ from typing import Any
 import openai
 from openai.types.chat import ChatCompletion
 
-from perseid.api.spec import OpenAISpec
+from perseid.api.engine import OpenAISpec
 from perseid.engines.choices import sample_seed
 from perseid.engines.errors import EndpointAuthError, EndpointError
 from perseid.engines.openai_answers import (

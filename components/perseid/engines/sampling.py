@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from perseid.api.spec import SamplingSpec
+from perseid.api.engine import SamplingSpec
 from perseid.engines.protocol import Sampling
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from perseid.api.spec import VllmSpec
+from perseid.api.engine import VllmSpec
 from perseid.engines.chat import ChatEncoder
 from perseid.engines.choices import choice_distribution, sample_seed
 from perseid.engines.errors import EngineClosedError, EngineDiedError, EngineStartError

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from perseid.api.spec import VllmSpec
+from perseid.api.engine import VllmSpec
 from perseid.engines.vllm_worker import PARENT_VARIABLE
 
 _CPU_BATCHED_TOKENS = 4096

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from perseid.api.spec import EvaluationSpec
+from perseid.api.training import EvaluationSpec
 from perseid.data.records import Problem
 from perseid.engines.protocol import Completion, Engine, EngineError, Message, Request
 from perseid.engines.sampling import sampling_of

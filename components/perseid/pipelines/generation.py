@@ -15,7 +15,8 @@ from typing import Any
 from kfp import compiler, dsl, kubernetes
 
 from perseid.api.attempt import Attempt
-from perseid.api.spec import EvolutionRun, ResourcesSpec
+from perseid.api.pipeline import ResourcesSpec
+from perseid.api.spec import EvolutionRun
 from perseid.pipelines import components
 
 GENERATION_PIPELINE = "perseid-generation"

@@ -14,7 +14,8 @@ from typing import TypeVar
 from pydantic import BaseModel, ValidationError
 
 from perseid.api.identity import spec_changes
-from perseid.api.spec import EvolutionRun, ProblemSet
+from perseid.api.problems import ProblemSet
+from perseid.api.spec import EvolutionRun
 from perseid.api.status import EvolutionRunStatus
 from perseid.runner.errors import RunnerError
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
 
-from perseid.api.spec import SandboxSpec
+from perseid.api.synthesis import SandboxSpec
 from perseid.sandbox.errors import SandboxError, SandboxUnavailableError
 from perseid.sandbox.results import Execution
 from perseid.sandbox.server_process import ServerDiedError, ServerProcess

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from perseid.api.spec import SandboxSpec
+from perseid.api.synthesis import SandboxSpec
 from perseid.sandbox.errors import SandboxError, SandboxUnavailableError
 from perseid.sandbox.results import Execution
 

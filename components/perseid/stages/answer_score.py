@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from perseid.api.spec import GateSpec
+from perseid.api.synthesis import GateSpec
 from perseid.data.records import Candidate, Problem
 from perseid.engines.protocol import EngineError
 from perseid.search.calls import Context

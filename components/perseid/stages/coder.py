@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from perseid.api.spec import SamplingSpec
+from perseid.api.engine import SamplingSpec
 from perseid.data.code import Extraction, extract_code
 from perseid.data.prompts import code_messages
 from perseid.data.records import Problem

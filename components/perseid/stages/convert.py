@@ -13,8 +13,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 
 from perseid.api.layout import JOURNAL
+from perseid.api.problems import ProblemsSpec
 from perseid.api.result import StageResult, StageUsage
-from perseid.api.spec import ConversionSpec, ProblemsSpec
+from perseid.api.synthesis import ConversionSpec
 from perseid.data.decontaminate import Hit, decontaminate
 from perseid.data.jsonl import read_jsonl, write_json, write_jsonl
 from perseid.data.problems import load_problems

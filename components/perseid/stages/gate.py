@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from perseid.api.result import YieldCounts
-from perseid.api.spec import ConversionSpec, GateSpec
+from perseid.api.synthesis import ConversionSpec, GateSpec
 from perseid.data.records import Candidate, Dropped, Problem
 from perseid.stages.errors import StageError
 

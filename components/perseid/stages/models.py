@@ -6,8 +6,8 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
+from perseid.api.engine import OpenAISpec
 from perseid.api.result import StageUsage
-from perseid.api.spec import OpenAISpec
 from perseid.engines.errors import EngineDiedError, EngineStartError
 from perseid.engines.factory import open_endpoint, open_engine
 from perseid.engines.journal import Journal

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from perseid.api.layout import JOURNAL
-from perseid.api.spec import ProblemSet
+from perseid.api.problems import ProblemSet
 from perseid.data.jsonl import write_json, write_jsonl
 from perseid.data.prompts import question
 from perseid.data.records import Problem

@@ -11,7 +11,7 @@ import torch
 from accelerate import Accelerator
 
 from perseid import __version__
-from perseid.api.spec import FinetuneSpec
+from perseid.api.training import FinetuneSpec
 from perseid.data.records import TrainingSample
 from perseid.engines.identity import content_id
 from perseid.training.checkpoint import discard_checkpoints, load_checkpoint

@@ -10,7 +10,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from perseid.api.spec import FinetuneSpec
+from perseid.api.training import FinetuneSpec
 from perseid.data.records import Dropped, TrainingSample
 from perseid.training.errors import TrainingError
 

@@ -11,7 +11,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from perseid.api.spec import FinetuneSpec
+from perseid.api.training import FinetuneSpec
 from perseid.training.checkpoint import sync_directory
 from perseid.training.errors import TrainingError
 from perseid.training.manifest import MANIFEST_NAME, ModelManifest, TrainingDType

@@ -17,7 +17,7 @@ import torch
 from accelerate import Accelerator
 from transformers import PreTrainedModel
 
-from perseid.api.spec import FinetuneSpec
+from perseid.api.training import FinetuneSpec
 from perseid.training.batching import Layout, step_batches
 from perseid.training.checkpoint import Checkpoint, save_checkpoint
 from perseid.training.encode import EncodedSample
