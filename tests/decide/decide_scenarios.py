@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 
 from perseid.api.result import Gain, GenerationResult, ModelRef, Score, SetResult, YieldCounts
@@ -17,9 +18,9 @@ def at(seconds: float) -> datetime:
     return START + timedelta(seconds=seconds)
 
 
-def spec(**generations: object) -> EvolutionRunSpec:
+def spec(lifecycle: Mapping[str, object] | None = None, **generations: object) -> EvolutionRunSpec:
     suspend = generations.pop("suspend", False)
-    return EvolutionRunSpec.model_validate({"generations": generations, "suspend": suspend})
+    return EvolutionRunSpec.model_validate({"generations": generations, "suspend": suspend, **(lifecycle or {})})
 
 
 def fresh() -> EvolutionRunStatus:

@@ -155,7 +155,12 @@ def test_the_run_completes_after_its_last_generation() -> None:
 FAILURES = [
     (ObservedRun(RunState.FAILED, error="CUDA out of memory"), Reason.RUN_FAILED, True, "CUDA out of memory"),
     (ObservedRun(RunState.FAILED), Reason.RUN_FAILED, True, "without saying why"),
-    (ObservedRun(RunState.FAILED, error="evicted", infrastructure=True), Reason.INFRASTRUCTURE_FAULT, False, "evicted"),
+    (
+        ObservedRun(RunState.FAILED, error="evicted", reason=Reason.INFRASTRUCTURE_FAULT),
+        Reason.INFRASTRUCTURE_FAULT,
+        False,
+        "evicted",
+    ),
     (ObservedRun(RunState.MISSING), Reason.RUN_LOST, False, "lost"),
     (ObservedRun(RunState.SUCCEEDED), Reason.RESULT_MISSING, True, "left no result.json"),
     (ObservedRun(RunState.SUCCEEDED, result_error="dev: NaN"), Reason.RESULT_INVALID, True, "dev: NaN"),
@@ -190,7 +195,9 @@ def test_a_failure_of_the_runs_own_is_tried_again_at_once_under_a_new_id() -> No
 def test_an_infrastructure_fault_is_waited_out_longer_each_time() -> None:
     plan, now, waits = first(spec(max_attempts=1)), 0.0, []
     for _ in range(7):
-        plan = decide(spec(max_attempts=1), plan.status, seen(plan, RunState.FAILED, infrastructure=True), at(now))
+        plan = decide(
+            spec(max_attempts=1), plan.status, seen(plan, RunState.FAILED, reason=Reason.INFRASTRUCTURE_FAULT), at(now)
+        )
         assert plan.action is None
         assert plan.requeue_after is not None
         waits.append(plan.requeue_after)
@@ -204,7 +211,7 @@ def test_an_infrastructure_fault_is_waited_out_longer_each_time() -> None:
 
 def test_a_clock_that_was_set_back_does_not_make_a_retry_wait_for_ever() -> None:
     plan = first(spec())
-    plan = decide(spec(), plan.status, seen(plan, RunState.FAILED, infrastructure=True), at(10_000))
+    plan = decide(spec(), plan.status, seen(plan, RunState.FAILED, reason=Reason.INFRASTRUCTURE_FAULT), at(10_000))
     assert isinstance(decide(spec(), plan.status, Observed(), at(0)).action, Submit)
 
 
@@ -306,7 +313,7 @@ def test_nothing_is_submitted_while_the_backend_is_away() -> None:
 def test_a_run_that_appears_late_is_terminated_before_anything_else_is_submitted() -> None:
     plan = first(spec())
     lost = run_id_of(UID, 0, 0)
-    doubtful = ObservedRun(RunState.FAILED, infrastructure=True, error="the submission timed out")
+    doubtful = ObservedRun(RunState.FAILED, reason=Reason.INFRASTRUCTURE_FAULT, error="the submission timed out")
     plan = decide(spec(), plan.status, Observed(runs={lost: doubtful}), at(10))
     late = Observed(runs={lost: ObservedRun(RunState.RUNNING)})
     plan = decide(spec(), plan.status, late, at(60))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from functools import lru_cache
 
 from decide_scenarios import UID, at, fresh, result, spec
@@ -9,7 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from perseid.api.reasons import GenerationPhase
+from perseid.api.reasons import GenerationPhase, Reason
 from perseid.api.status import EvolutionRunStatus
 from perseid.decide import Observed, ObservedRun, Plan, RunState, Submit, Terminate, decide, run_id_of
 
@@ -28,8 +29,38 @@ class DriverMachine(RuleBasedStateMachine):
         max_attempts=st.integers(1, 3),
         rule_name=st.sampled_from(["interval", "improvement"]),
         least=st.sampled_from([-0.1, 0.0, 0.1]),
+        lifecycle=st.fixed_dictionaries(
+            {
+                "suspendPolicy": st.sampled_from(["drain", "terminate"]),
+                "activeDeadlineSeconds": st.sampled_from([None, None, 500, 150_000]),
+                "startDeadlineSeconds": st.sampled_from([None, None, 60]),
+                "budget": st.sampled_from([{}, {}, {"gpuHours": 1.0}]),
+                "failurePolicy": st.sampled_from(
+                    [
+                        {},
+                        {"rules": [{"reasons": ["OutOfMemory"], "action": "fail"}]},
+                        {"rules": [{"reasons": ["Preempted"], "action": "count"}, {"action": "ignore"}]},
+                    ]
+                ),
+            }
+        ),
+        approval=st.sampled_from(["automatic", "manual"]),
     )
-    def start(self, max_generations: int, patience: int, max_attempts: int, rule_name: str, least: float) -> None:
+    def start(
+        self,
+        max_generations: int,
+        patience: int,
+        max_attempts: int,
+        rule_name: str,
+        least: float,
+        lifecycle: dict[str, object],
+        approval: str,
+    ) -> None:
+        self.lifecycle = lifecycle
+        self.approval = approval
+        self.approved: int | None = None
+        self.gpu_seconds = 0.0
+        self.spent_at_last_look = 0.0
         self.limits = {"max": max_generations, "patience": patience, "max_attempts": max_attempts}
         self.promotion = {"rule": rule_name, "minImprovement": least}
         self.suspended = False
@@ -42,7 +73,9 @@ class DriverMachine(RuleBasedStateMachine):
         self.finished: str | None = None
 
     def wanted(self):  # type: ignore[no-untyped-def]
-        return spec(**self.limits, promotion=self.promotion, suspend=self.suspended)
+        return spec(
+            self.lifecycle, **self.limits, promotion=self.promotion, suspend=self.suspended, approval=self.approval
+        )
 
     def observed(self) -> Observed:
         if not self.reachable:
@@ -51,7 +84,7 @@ class DriverMachine(RuleBasedStateMachine):
         current = self.status.current
         if current is not None and current.run_id not in runs:
             runs[current.run_id] = ObservedRun(RunState.MISSING)
-        return Observed(runs=runs)
+        return Observed(runs=runs, approved_generation=self.approved)
 
     @property
     def status(self) -> EvolutionRunStatus:
@@ -71,6 +104,9 @@ class DriverMachine(RuleBasedStateMachine):
         assert EvolutionRunStatus.model_validate_json(plan.status.model_dump_json(by_alias=True)) == plan.status
         if before.phase.is_terminal:
             assert plan.status == before
+        assert len(plan.status.model_dump_json(by_alias=True)) < 64 * 1024
+        assert plan.status.usage.gpu_seconds >= before.usage.gpu_seconds
+        assert plan.status.suspended_seconds >= before.suspended_seconds
         if crash == "before the write":
             return plan
         self.note_promotion(before, plan.status)
@@ -85,6 +121,11 @@ class DriverMachine(RuleBasedStateMachine):
             case Submit() as submit:
                 assert self.reachable
                 assert not self.suspended
+                if self.approval == "manual" and submit.generation > 0:
+                    assert self.approved is not None
+                    assert self.approved >= submit.generation
+                hours = self.lifecycle["budget"].get("gpuHours")  # type: ignore[attr-defined]
+                assert hours is None or plan.status.usage.gpu_seconds < hours * 3600
                 key = (submit.generation, submit.attempt)
                 assert submit.run_id == run_id_of(UID, *key)
                 assert self.keys.setdefault(submit.run_id, key) == key
@@ -94,7 +135,9 @@ class DriverMachine(RuleBasedStateMachine):
                     assert not self.live(), "a second run would be alive"
                     self.backend[submit.run_id] = ObservedRun(RunState.PENDING)
             case Terminate(run_id=run_id):
-                self.backend[run_id] = ObservedRun(RunState.FAILED, error="terminated")
+                self.backend[run_id] = dataclasses.replace(
+                    self.backend[run_id], state=RunState.FAILED, error="terminated"
+                )
 
     def note_promotion(self, before: EvolutionRunStatus, after: EvolutionRunStatus) -> None:
         if after.promoted != before.promoted and before.promoted is not None:
@@ -126,10 +169,16 @@ class DriverMachine(RuleBasedStateMachine):
     def the_user_changes_the_number_of_generations(self, more: int) -> None:
         self.limits["max"] = more
 
+    @rule(generation=st.integers(0, 4))
+    def somebody_approves(self, generation: int) -> None:
+        self.approved = generation
+
     @precondition(lambda self: self.live())
-    @rule()
-    def the_run_starts(self) -> None:
-        self.backend[self.live()[0]] = ObservedRun(RunState.RUNNING)
+    @rule(gpu_seconds=st.sampled_from([0.0, 59.0, 61.0, 4000.0]))
+    def the_run_works(self, gpu_seconds: float) -> None:
+        run_id = self.live()[0]
+        used = self.backend[run_id].gpu_seconds + gpu_seconds
+        self.backend[run_id] = ObservedRun(RunState.RUNNING, gpu_seconds=used)
 
     @precondition(lambda self: self.live())
     @rule(
@@ -153,9 +202,11 @@ class DriverMachine(RuleBasedStateMachine):
         self.backend[run_id] = run
 
     @precondition(lambda self: self.live())
-    @rule(infrastructure=st.booleans())
-    def the_run_fails(self, infrastructure: bool) -> None:
-        self.backend[self.live()[0]] = ObservedRun(RunState.FAILED, error="boom", infrastructure=infrastructure)
+    @rule(
+        reason=st.sampled_from([Reason.RUN_FAILED, Reason.OUT_OF_MEMORY, Reason.INFRASTRUCTURE_FAULT, Reason.PREEMPTED])
+    )
+    def the_run_fails(self, reason: Reason) -> None:
+        self.backend[self.live()[0]] = ObservedRun(RunState.FAILED, error="boom", reason=reason)
 
     @precondition(lambda self: self.live())
     @rule()
@@ -213,7 +264,7 @@ class DriverMachine(RuleBasedStateMachine):
         """Once the world is kind, every run comes to an end: nothing that happened has left it stuck."""
         if not hasattr(self, "backend"):
             return
-        self.reachable, self.suspended = True, False
+        self.reachable, self.suspended, self.approved = True, False, 1000
         for _ in range(60):
             if self.status.phase.is_terminal and not self.live():
                 return

@@ -10,6 +10,7 @@ from perseid.api.reasons import AttemptState, ConditionType, GenerationPhase, Ph
 from perseid.api.spec import EvolutionRun
 from perseid.api.status import EvolutionRunStatus
 from perseid.runner.directory import RunDirectory
+from perseid.runner.errors import RunnerError
 from perseid.runner.loop import TICK_SECONDS, drive
 
 
@@ -73,6 +74,36 @@ def test_a_suspended_run_submits_nothing_and_goes_on_when_it_is_released(tmp_pat
     assert backend.submitted == []
     status, backend = carry_through(tmp_path, make_run(suspend=False), 0.2)
     assert status.phase is Phase.COMPLETED
+
+
+def test_a_generation_that_needs_approval_waits_for_the_annotation_in_the_run_file(tmp_path: Path) -> None:
+    run = make_run(generations={"max": 2, "approval": "manual"})
+    status, backend = carry_through(tmp_path, run, 0.2)
+    assert status.phase is Phase.RUNNING
+    assert len(backend.submitted) == 1
+    annotations = {"perseid.dev/approved-generation": "1"}
+    approved = run.model_copy(update={"metadata": run.metadata.model_copy(update={"annotations": annotations})})
+    status, backend = carry_through(tmp_path, approved, 0.1)
+    assert status.phase is Phase.COMPLETED
+    assert [attempt.generation for attempt in backend.submitted] == [1]
+
+
+def test_a_run_can_start_from_the_best_model_of_the_run_beside_it(tmp_path: Path) -> None:
+    carry_through(tmp_path / "parent", make_run(), 0.2)
+    child = make_run(model={"evolutionRun": "parent"})
+    status, backend = carry_through(tmp_path / "child", child, 0.1)
+    assert status.phase is Phase.COMPLETED
+    assert [attempt.start_model for attempt in backend.submitted] == ["/runs/fake/model-0"]
+
+
+@pytest.mark.parametrize(("gain", "says"), [(None, "does not exist"), (-0.1, "has not promoted a model")])
+def test_a_run_beside_it_without_a_model_is_said_before_anything_starts(
+    tmp_path: Path, gain: float | None, says: str
+) -> None:
+    if gain is not None:
+        carry_through(tmp_path / "parent", make_run(), gain)
+    with pytest.raises(RunnerError, match=says):
+        carry_through(tmp_path / "child", make_run(model={"evolutionRun": "parent"}), 0.1)
 
 
 def test_the_intent_is_on_disk_before_the_run_is_submitted(tmp_path: Path) -> None:

@@ -14,6 +14,12 @@ KIND = "EvolutionRun"
 Text = Annotated[str, Field(min_length=1, max_length=1024)]
 """A bounded, non-empty string: a CRD's schema must bound every string for the API server to cost its rules."""
 
+APPROVED_GENERATION = "perseid.dev/approved-generation"
+"""Annotation of an EvolutionRun: the newest generation that may start, where `generations.approval` is manual."""
+
+RUN_NAME = r"^[a-z0-9]([a-z0-9-]{0,51}[a-z0-9])?$"
+"""An EvolutionRun's name: short enough for the names that are made from it."""
+
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Temperature = Annotated[float, Field(ge=0.0, le=2.0)]
 

@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from perseid.api.base import ApiModel, Temperature, Text
+from perseid.api.base import RUN_NAME, ApiModel, Temperature, Text
 
+EMBEDDED_MODEL = "embedded:smollm2-135m-instruct"
 DType = Literal["auto", "float32", "bfloat16", "float16"]
 
 
 class ModelSpec(ApiModel):
     """The model that generation 0 starts from."""
 
-    ref: Text = "embedded:smollm2-135m-instruct"
+    ref: Text = EMBEDDED_MODEL
     """A hub id (`org/name`), a local directory (`./x`, `/x`), or `embedded:smollm2-135m-instruct`."""
+    evolution_run: Annotated[str, Field(pattern=RUN_NAME)] | None = None
+    """Start from the best model of this other EvolutionRun (in the same namespace, or the same directory of runs)."""
     revision: Text | None = None
     """Commit, tag or branch of a hub id. Pin a commit for a run that can be repeated."""
     dtype: DType = "auto"
     """`auto` measures which of float32 and bfloat16 multiplies faster on this machine."""
     trust_remote_code: bool = False
     """Run Python code that comes with a hub model. Only for a model whose authors you trust."""
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> Self:
+        if self.evolution_run is not None and (self.ref != EMBEDDED_MODEL or self.revision is not None):
+            raise ValueError("evolutionRun and ref (or revision) both name a model: keep one of them")
+        return self
 
 
 class VllmSpec(ApiModel):

@@ -7,12 +7,20 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from perseid.api.base import replace
 from perseid.api.fields import FieldPath, spell
-from perseid.api.spec import EvolutionRunSpec
+from perseid.api.lifecycle import LifecycleSpec
+from perseid.api.spec import EvolutionRun, EvolutionRunSpec
 
-MAY_CHANGE: frozenset[FieldPath] = frozenset({("spec", "suspend"), ("spec", "generations", "max")})
-"""What may change while a run exists: when it pauses and how far it goes. Everything else makes another run, because
-generations that were made under different settings cannot be compared."""
+MAY_CHANGE: frozenset[FieldPath] = frozenset(
+    {
+        *(("spec", field.alias or name) for name, field in LifecycleSpec.model_fields.items() if name != "managed_by"),
+        ("spec", "generations", "max"),
+        ("spec", "generations", "approval"),
+    }
+)
+"""What may change while a run exists: when it pauses, how far it goes, what bounds it. Everything else makes another
+run, because generations that were made under different settings cannot be compared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +42,8 @@ class Change:
 def spec_digest(spec: EvolutionRunSpec) -> str:
     """The fingerprint of what a run must keep when it is resumed: `sha256:` and 64 hexadecimal digits.
 
-    It covers every field of the resolved spec, defaults included, except `suspend` and `generations.max`. The order of
-    fields in the file and defaults written out do not matter. A version of Perseid with other fields or other defaults
+    It covers every field of the resolved spec, defaults included, except those of MAY_CHANGE. The order of fields in
+    the file and defaults written out do not matter. A version of Perseid with other fields or other defaults
     gives another digest for the same file: to decide whether a run may go on, load both specs and use `spec_changes`.
     """
     data = {"spec": _plain(spec)}
@@ -46,6 +54,16 @@ def spec_digest(spec: EvolutionRunSpec) -> str:
         del parent[path[-1]]
     canonical = json.dumps(data["spec"], sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     return f"sha256:{hashlib.sha256(canonical.encode()).hexdigest()}"
+
+
+def definition(run: EvolutionRun) -> EvolutionRun:
+    """The run with every field of MAY_CHANGE at its default: what stages and the compiled pipeline are made of, so
+    that neither changes when a run is paused or prolonged."""
+    spec = run.spec
+    plain = LifecycleSpec()
+    defaults = {name: getattr(plain, name) for name in LifecycleSpec.model_fields if name != "managed_by"}
+    generations = replace(spec.generations, max=1, approval="automatic")
+    return replace(run, spec=replace(spec, **defaults, generations=generations))
 
 
 def spec_changes(old: EvolutionRunSpec, new: EvolutionRunSpec) -> list[Change]:

@@ -1,4 +1,4 @@
-"""How many generations, what promotes one, and when a run stops."""
+"""How many generations, what promotes one, and what holds, bounds, retries or ends a run."""
 
 from __future__ import annotations
 
@@ -6,7 +6,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from perseid.api.base import ApiModel
+from perseid.api.base import ApiModel, Text
+from perseid.api.pipeline import StageName
+
+Seconds = Annotated[int, Field(ge=1, le=315_360_000)]
+"""Up to ten years."""
 
 
 class PromotionSpec(ApiModel):
@@ -24,8 +28,79 @@ class GenerationsSpec(ApiModel):
     max: Annotated[int, Field(ge=1, le=1000)] = 1
     """Generations at most."""
     patience: Annotated[int, Field(ge=1, le=1000)] = 1
-    """Generations in a row without promotion after which the run stops."""
+    """Generations in a row without promotion after which the run has converged and stops."""
     max_attempts: Annotated[int, Field(ge=1, le=100)] = 3
-    """Tries at one generation before the run fails."""
+    """Tries at one generation before the run fails. Faults of the infrastructure do not count."""
+    approval: Literal["automatic", "manual"] = "automatic"
+    """`manual`: every generation but the first waits until somebody approves it, with `perseid approve` or the
+    annotation `perseid.dev/approved-generation` that names it (counted from 0)."""
     promotion: PromotionSpec = PromotionSpec()
     """When a generation's model becomes the next one's start."""
+
+
+class BudgetSpec(ApiModel):
+    """What a run may use. Reaching it ends the run; its best model stays."""
+
+    gpu_hours: Annotated[float, Field(gt=0, le=1e9)] | None = None
+    """GPUs times hours, over all generations and attempts. Default: no limit."""
+    mentor_cost: Annotated[float, Field(gt=0, le=1e9)] | None = None
+    """Cost of paid mentors and judges, in the currency of their price table. Default: no limit."""
+
+
+FailureReason = Literal[
+    "RunFailed",
+    "OutOfMemory",
+    "DeadlineExceeded",
+    "ImagePullFailed",
+    "ResultMissing",
+    "ResultInvalid",
+    "StartDeadlineExceeded",
+    "InfrastructureFault",
+    "Preempted",
+    "NodeLost",
+    "RunLost",
+    "SubmissionUnclear",
+]
+
+
+class FailureRule(ApiModel):
+    """What follows from some failures of an attempt."""
+
+    reasons: Annotated[list[FailureReason], Field(max_length=16)] = []
+    """Why the attempt failed. Empty: whatever the reason."""
+    stages: Annotated[list[StageName], Field(max_length=8)] = []
+    """Which stage failed. Empty: whichever; a failure of no certain stage matches then only."""
+    action: Literal["fail", "count", "ignore"]
+    """`fail`: the run fails at once. `count`: try again and count the attempt. `ignore`: try again without counting."""
+
+
+class FailurePolicySpec(ApiModel):
+    """Which failures are tried again, and which of them count towards `generations.maxAttempts`."""
+
+    rules: Annotated[list[FailureRule], Field(max_length=16)] = []
+    """The first rule that matches decides. Where none does, InfrastructureFault, Preempted, NodeLost, RunLost and
+    SubmissionUnclear are ignored and everything else counts."""
+
+
+class LifecycleSpec(ApiModel):
+    """What holds, bounds and ends a run: the part of the spec that is about the run and not about the model."""
+
+    suspend: bool = False
+    """Submit nothing more. What becomes of a generation that is under way says suspendPolicy."""
+    suspend_policy: Literal["drain", "terminate"] = "drain"
+    """`drain`: the generation that is under way may finish. `terminate`: it is stopped, and tried again after the
+    pause; its finished stages are kept."""
+    start_deadline_seconds: Seconds | None = None
+    """How long an attempt may wait for its first pod to run before it fails with StartDeadlineExceeded."""
+    active_deadline_seconds: Seconds | None = None
+    """How long the run may take, pauses not counted, before it fails with DeadlineExceeded."""
+    ttl_seconds_after_finished: Annotated[int, Field(ge=0, le=315_360_000)] | None = None
+    """When a finished EvolutionRun is deleted; its files stay. Default: never."""
+    budget: BudgetSpec = BudgetSpec()
+    """What the run may use."""
+    failure_policy: FailurePolicySpec = FailurePolicySpec()
+    """Which failures are tried again."""
+    delete_policy: Literal["terminate", "orphan"] = "terminate"
+    """What becomes of a pipeline run that is alive when the EvolutionRun is deleted."""
+    managed_by: Text | None = None
+    """Who carries the run through. With any value but `perseid.dev/operator`, Perseid's operator leaves it alone."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from perseid.api.base import ApiModel, Text
+
+StageName = Literal["synthesize", "convert", "finetune", "evaluate"]
 
 
 class ResourcesSpec(ApiModel):
@@ -52,3 +54,5 @@ class PipelineSpec(ApiModel):
     """Image of the stages. Pin it by digest in production."""
     stages: StagesSpec = StagesSpec()
     """Resources by stage."""
+    service_account: Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$")] | None = None
+    """Service account of the stages' pods. Default: KFP's own."""

@@ -50,9 +50,19 @@ class AttemptState(StrEnum):
         return self in (AttemptState.SUCCEEDED, AttemptState.FAILED)
 
 
+class StageState(StrEnum):
+    """Where a stage of an attempt is."""
+
+    RUNNING = "Running"
+    SUCCEEDED = "Succeeded"
+    FAILED = "Failed"
+
+
 class ConditionType(StrEnum):
     """What a condition speaks of."""
 
+    ACCEPTED = "Accepted"
+    """What the run needs is there: its pipeline is compiled and frozen, its start model is known."""
     BACKEND_READY = "BackendReady"
     PROGRESSING = "Progressing"
     SUSPENDED = "Suspended"
@@ -71,11 +81,22 @@ class ConditionStatus(StrEnum):
 class Reason(StrEnum):
     """Why a condition or an attempt is as it is."""
 
+    RESOLVED = "Resolved"
+    COMPILING = "Compiling"
+    PIPELINE_INVALID = "PipelineInvalid"
+    SPEC_INVALID = "SpecInvalid"
+    AWAITING_START_MODEL = "AwaitingStartModel"
+
     REACHABLE = "Reachable"
     UNREACHABLE = "Unreachable"
+    UNAUTHORIZED = "Unauthorized"
+    RATE_LIMITED = "RateLimited"
 
     SUBMITTING = "Submitting"
     GENERATION_IN_PROGRESS = "GenerationInProgress"
+    AWAITING_PODS = "AwaitingPods"
+    AWAITING_APPROVAL = "AwaitingApproval"
+    STOPPING = "Stopping"
     RETRYING = "Retrying"
     FINISHED = "Finished"
 
@@ -87,9 +108,32 @@ class Reason(StrEnum):
     MAX_GENERATIONS = "MaxGenerations"
     PATIENCE_USED_UP = "PatienceUsedUp"
     ATTEMPTS_EXHAUSTED = "AttemptsExhausted"
+    FAILURE_POLICY = "FailurePolicy"
+    BUDGET_EXCEEDED = "BudgetExceeded"
 
     RUN_FAILED = "RunFailed"
-    RUN_LOST = "RunLost"
-    INFRASTRUCTURE_FAULT = "InfrastructureFault"
+    OUT_OF_MEMORY = "OutOfMemory"
+    DEADLINE_EXCEEDED = "DeadlineExceeded"
+    """Of an attempt: one of its stages took too long. Of the run: it took longer than activeDeadlineSeconds."""
+    IMAGE_PULL_FAILED = "ImagePullFailed"
     RESULT_MISSING = "ResultMissing"
     RESULT_INVALID = "ResultInvalid"
+    START_DEADLINE_EXCEEDED = "StartDeadlineExceeded"
+    INFRASTRUCTURE_FAULT = "InfrastructureFault"
+    PREEMPTED = "Preempted"
+    NODE_LOST = "NodeLost"
+    RUN_LOST = "RunLost"
+    SUBMISSION_UNCLEAR = "SubmissionUnclear"
+
+
+NOT_CHARGED = frozenset(
+    {
+        Reason.INFRASTRUCTURE_FAULT,
+        Reason.PREEMPTED,
+        Reason.NODE_LOST,
+        Reason.RUN_LOST,
+        Reason.SUBMISSION_UNCLEAR,
+        Reason.SUSPENDED,
+    }
+)
+"""Failures of an attempt that are not its own: they use up none of `spec.generations.maxAttempts`."""

@@ -119,6 +119,8 @@ class StageUsage(RecordedModel):
     completion_tokens: Count = 0
     seconds: Seconds = 0.0
     """Wall-clock time, over all restarts of the stage."""
+    cost: Annotated[float, Field(ge=0.0)] = 0.0
+    """Of paid models, in the currency of their price table."""
 
 
 class StageResult(RecordedModel):

@@ -9,17 +9,25 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from perseid.api.base import API_VERSION, KIND, ApiModel
+from perseid.api.base import API_VERSION, APPROVED_GENERATION, KIND, RUN_NAME, ApiModel, Text
 from perseid.api.engine import EngineSpec, ModelSpec
-from perseid.api.lifecycle import GenerationsSpec
+from perseid.api.lifecycle import GenerationsSpec, LifecycleSpec
 from perseid.api.pipeline import PipelineSpec
 from perseid.api.problems import ProblemsSpec
 from perseid.api.synthesis import ConversionSpec, SandboxSpec, SynthesisSpec
 from perseid.api.training import EvaluationSpec, FinetuneSpec
 
 
-class EvolutionRunSpec(ApiModel):
-    """What a user asks for."""
+class StorageSpec(ApiModel):
+    """Where a run's files lie."""
+
+    uri: Text | None = None
+    """Root of the run's files in a cluster: `s3://bucket/prefix`, or a directory that all pods and the operator mount.
+    Default: a directory of the run below the operator's own root. A laptop uses `--runs-dir`."""
+
+
+class DefinitionSpec(ApiModel):
+    """What a run does: the part of the spec that makes it this run and no other."""
 
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     """All randomness comes from it."""
@@ -43,21 +51,31 @@ class EvolutionRunSpec(ApiModel):
     """How many generations, and when to stop."""
     pipeline: PipelineSpec = PipelineSpec()
     """How a generation looks as a Kubeflow pipeline."""
-    suspend: bool = False
-    """Submit nothing more; what runs may finish."""
+    storage: StorageSpec = StorageSpec()
+    """Where the run's files lie."""
+
+
+class EvolutionRunSpec(LifecycleSpec, DefinitionSpec):
+    """What a user asks for."""
 
 
 class Metadata(ApiModel):
     """The part of Kubernetes' object metadata that a laptop run uses."""
 
-    name: Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,51}[a-z0-9])?$")]
+    name: Annotated[str, Field(pattern=RUN_NAME)]
     """The run's name: lower-case letters, digits and `-`, at most 53 characters. Also the name of its directory."""
     namespace: Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")] | None = None
     """Used in a cluster only."""
     labels: Annotated[dict[str, str], Field(max_length=64)] = {}
     """Used in a cluster only."""
     annotations: Annotated[dict[str, str], Field(max_length=64)] = {}
-    """Used in a cluster only."""
+    """`perseid.dev/approved-generation` is read; others mean nothing to Perseid."""
+
+    @property
+    def approved_generation(self) -> int | None:
+        """The newest generation that may start where approval is manual; None where the annotation names none."""
+        named = self.annotations.get(APPROVED_GENERATION, "")
+        return int(named) if named.isascii() and named.isdigit() and len(named) < 10 else None
 
 
 class EvolutionRun(ApiModel):

@@ -7,8 +7,9 @@ from typing import Annotated
 from pydantic import Field
 
 from perseid.api.base import Fraction, RecordedModel, Text, Timestamp
-from perseid.api.reasons import AttemptState, ConditionStatus, ConditionType, GenerationPhase, Phase, Reason
-from perseid.api.result import Count, Difference, Message, ModelRef, RunId
+from perseid.api.pipeline import StageName
+from perseid.api.reasons import AttemptState, ConditionStatus, ConditionType, GenerationPhase, Phase, Reason, StageState
+from perseid.api.result import Count, Difference, Message, ModelRef, RunId, Seconds, Uri
 
 MAX_GENERATIONS_INLINE = 20
 """Newest generations in the status; older ones are in their own result files."""
@@ -93,6 +94,44 @@ class Intent(RecordedModel):
     attempt: Count
     run_id: RunId
     intent_time: Timestamp
+    url: Uri | None = None
+    """The run's page in the Kubeflow UI."""
+    stages: Annotated[dict[StageName, StageState], Field(max_length=16)] = {}
+    """State of each stage that has begun."""
+    gpu_seconds: Seconds = 0.0
+    """What it has used so far, to the minute."""
+
+
+class Snapshot(RecordedModel):
+    """What the run was resolved to when it was accepted; every attempt is submitted from it."""
+
+    config_map: Annotated[str, Field(max_length=253)]
+    """Name of the owned ConfigMap with the compiled pipeline."""
+    pipeline_digest: Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
+    perseid_version: Annotated[str, Field(max_length=64)]
+
+
+class UsageTotals(RecordedModel):
+    """What ended attempts have used."""
+
+    gpu_seconds: Seconds = 0.0
+    """GPUs times seconds."""
+    cost: Annotated[float, Field(ge=0.0)] = 0.0
+    """Of paid mentors and judges, in the currency of their price table."""
+
+
+class Columns(RecordedModel):
+    """Texts that `kubectl get` shows."""
+
+    generation: Annotated[str, Field(max_length=32)] = ""
+    """Generations that are done, of how many at most: `2/5`."""
+    score: Annotated[str, Field(max_length=32)] = ""
+    """pass@1 on dev of the newest generation's model."""
+    best: Annotated[str, Field(max_length=32)] = ""
+    """pass@1 on dev of the best model."""
+    gpu_hours: Annotated[str, Field(max_length=32)] = ""
+    reason: Annotated[str, Field(max_length=64)] = ""
+    """Why the phase is what it is."""
 
 
 class EvolutionRunStatus(RecordedModel):
@@ -116,6 +155,16 @@ class EvolutionRunStatus(RecordedModel):
     """Generations in a row without promotion."""
     spec_digest: Text | None = None
     """Digest of the spec that the run was accepted with."""
+    snapshot: Snapshot | None = None
+    """The compiled pipeline; None on a laptop, which compiles for itself."""
+    usage: UsageTotals = UsageTotals()
+    """What ended attempts have used."""
+    suspended_at: Timestamp | None = None
+    """Since when the run is suspended; None while it is not."""
+    suspended_seconds: Count = 0
+    """Earlier pauses together: deadlines do not count them."""
+    columns: Columns = Columns()
+    """Texts that `kubectl get` shows."""
     started_at: Timestamp | None = None
     finished_at: Timestamp | None = None
 

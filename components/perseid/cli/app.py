@@ -118,7 +118,7 @@ def run(
     _report(accepted, directory, status, console, quiet=quiet, as_json=as_json)
     if status.phase is Phase.FAILED:
         raise typer.Exit(exits.FAILED)
-    if status.phase is Phase.SUSPENDED:
+    if not status.phase.is_terminal:
         raise typer.Exit(exits.SUSPENDED)
 
 

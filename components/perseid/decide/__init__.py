@@ -5,14 +5,28 @@ carries out its action**, observes, and calls `decide` again. The order matters:
 carried out is planned again after a crash; one that was carried out but not written down would be lost.
 
 `Submit` is to be carried out as look-then-create: where a run of that id exists already, it is adopted. A run that was
-created under doubt (a time-out, a reset connection) is reported as `Unknown` until it shows up or it is certain that it
-never will, and then as `Failed` with `infrastructure=True`; `decide` goes on with a new attempt and another id, and
-terminates the old run should it appear after all.
+created under doubt (a time-out, a reset connection) is reported as `Unknown` until it shows up, or until it is certain
+that it never will; then as `Missing`, and it is submitted again, or as `Failed` with the reason SubmissionUnclear, and
+`decide` goes on with a new attempt and another id and terminates the old run should it appear after all.
 """
 
-from perseid.decide.core import decide
+from perseid.decide.core import clean_up, decide
 from perseid.decide.identity import run_id_of
-from perseid.decide.observed import Observed, ObservedRun, RunState
-from perseid.decide.plan import Action, Plan, Submit, Terminate
+from perseid.decide.observed import Observed, ObservedRun, PipelineState, RunState, StartModel
+from perseid.decide.plan import Action, DeleteObject, Plan, Submit, Terminate
 
-__all__ = ["Action", "Observed", "ObservedRun", "Plan", "RunState", "Submit", "Terminate", "decide", "run_id_of"]
+__all__ = [
+    "Action",
+    "DeleteObject",
+    "Observed",
+    "ObservedRun",
+    "PipelineState",
+    "Plan",
+    "RunState",
+    "StartModel",
+    "Submit",
+    "Terminate",
+    "clean_up",
+    "decide",
+    "run_id_of",
+]

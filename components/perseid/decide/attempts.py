@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from perseid.api.base import replace
+from perseid.api.pipeline import StageName
 from perseid.api.reasons import AttemptState, GenerationPhase, Reason
 from perseid.api.result import GenerationResult, ModelRef
 from perseid.api.status import (
@@ -21,6 +22,8 @@ from perseid.decide.conditions import clip
 from perseid.decide.identity import run_id_of
 from perseid.decide.observed import ObservedRun, RunState
 
+GPU_SECONDS_NOTED = 60.0
+
 
 @dataclass(frozen=True, slots=True)
 class Failure:
@@ -28,7 +31,8 @@ class Failure:
 
     reason: Reason
     message: str
-    charged: bool
+    stage: StageName | None = None
+    """The stage that failed, where one did."""
 
 
 def begin(status: EvolutionRunStatus, start_model: ModelRef, now: datetime) -> EvolutionRunStatus:
@@ -57,21 +61,57 @@ def with_generation(status: EvolutionRunStatus, generation: GenerationStatus) ->
     return replace(status, generations=[*status.generations[:-1], generation])
 
 
-def with_attempt_state(
-    generation: GenerationStatus, state: AttemptState, now: datetime, failure: Failure | None = None
-) -> GenerationStatus:
-    """The generation with its newest attempt in that state, and the failure counted."""
+def with_attempt_state(generation: GenerationStatus, state: AttemptState, now: datetime) -> GenerationStatus:
+    """The generation with its newest attempt in that state."""
     attempt = replace(generation.attempts[-1], state=state, finished_at=now if state.is_over else None)
-    if failure is not None:
-        attempt = replace(
-            attempt, reason=failure.reason, message=clip(failure.message, NOTE_LIMIT), charged=failure.charged
-        )
-        generation = replace(
-            generation,
-            charged_attempts=generation.charged_attempts + int(failure.charged),
-            infrastructure_faults=0 if failure.charged else generation.infrastructure_faults + 1,
-        )
     return replace(generation, attempts=[*generation.attempts[:-1], attempt])
+
+
+def give_up(status: EvolutionRunStatus, failure: Failure, *, charged: bool, now: datetime) -> EvolutionRunStatus:
+    """The status with the attempt under way ended by a failure. Its run, where it is alive, is a stray from now on."""
+    generation = status.generations[-1]
+    last = replace(
+        generation.attempts[-1],
+        state=AttemptState.FAILED,
+        finished_at=now,
+        reason=failure.reason,
+        message=clip(failure.message, NOTE_LIMIT),
+        charged=charged,
+    )
+    if failure.reason is Reason.SUSPENDED:
+        faults = generation.infrastructure_faults  # somebody's wish, and nothing to be waited out
+    else:
+        faults = 0 if charged else generation.infrastructure_faults + 1
+    generation = replace(
+        generation,
+        attempts=[*generation.attempts[:-1], last],
+        charged_attempts=generation.charged_attempts + int(charged),
+        infrastructure_faults=faults,
+    )
+    return release(with_generation(status, generation))
+
+
+def release(status: EvolutionRunStatus) -> EvolutionRunStatus:
+    """The status without an attempt under way, and what that used added up."""
+    used = 0.0 if status.current is None else status.current.gpu_seconds
+    usage = replace(status.usage, gpu_seconds=status.usage.gpu_seconds + used)
+    return replace(status, current=None, usage=usage)
+
+
+def note(status: EvolutionRunStatus, run: ObservedRun | None) -> EvolutionRunStatus:
+    """The status with what is seen of the run under way: its page, its stages, and what it has used.
+
+    GPU time is written when a minute of it has come together, or the run has ended: a status that changed with every
+    look would be written with every look.
+    """
+    current = status.current
+    if current is None or run is None or run.state in (RunState.UNKNOWN, RunState.MISSING):
+        return status
+    used = max(current.gpu_seconds, run.gpu_seconds)  # what was used cannot become less, whatever a backend says
+    if run.state.is_live and used - current.gpu_seconds < GPU_SECONDS_NOTED:
+        used = current.gpu_seconds
+    seen = replace(current, url=run.url or current.url, stages=dict(run.stages) or current.stages, gpu_seconds=used)
+    return status if seen == current else replace(status, current=seen)
 
 
 def look(current: Intent, attempt: AttemptStatus, run: ObservedRun | None) -> AttemptState | Failure | GenerationResult:
@@ -87,24 +127,20 @@ def look(current: Intent, attempt: AttemptStatus, run: ObservedRun | None) -> At
         case RunState.MISSING:
             if attempt.state is AttemptState.SUBMITTING:
                 return attempt.state
-            return Failure(Reason.RUN_LOST, "the backend has lost the run", charged=False)
+            return Failure(Reason.RUN_LOST, "the backend has lost the run")
         case RunState.FAILED:
-            message = run.error or "the run failed without saying why"
-            if run.infrastructure:
-                return Failure(Reason.INFRASTRUCTURE_FAULT, message, charged=False)
-            return Failure(Reason.RUN_FAILED, message, charged=True)
+            return Failure(run.reason, run.error or "the run failed without saying why", run.failed_stage)
         case RunState.SUCCEEDED:
             return _result_of(current, run)
 
 
 def _result_of(current: Intent, run: ObservedRun) -> GenerationResult | Failure:
-    charged = not run.infrastructure
     if run.result_error is not None:
-        return Failure(Reason.RESULT_INVALID, f"result.json cannot be trusted: {run.result_error}", charged)
+        return Failure(Reason.RESULT_INVALID, f"result.json cannot be trusted: {run.result_error}")
     if run.result is None:
-        return Failure(Reason.RESULT_MISSING, "the run succeeded but left no result.json", charged)
+        return Failure(Reason.RESULT_MISSING, "the run succeeded but left no result.json")
     said = (run.result.generation, run.result.attempt, run.result.run_id)
     if said != (current.generation, current.attempt, current.run_id):
         message = f"result.json is of generation {said[0]}, attempt {said[1]}, run {said[2]}"
-        return Failure(Reason.RESULT_INVALID, message, charged)
+        return Failure(Reason.RESULT_INVALID, message)
     return run.result

@@ -5,18 +5,22 @@ from __future__ import annotations
 from datetime import datetime
 
 from perseid.api.base import replace, whole_seconds_utc
-from perseid.api.reasons import AttemptState
+from perseid.api.reasons import AttemptState, GenerationPhase, Reason
 from perseid.api.result import GenerationResult
 from perseid.api.spec import EvolutionRunSpec
 from perseid.api.status import EvolutionRunStatus
-from perseid.decide import lifecycle
-from perseid.decide.attempts import Failure, begin, look, with_attempt_state, with_generation
+from perseid.decide import acceptance, lifecycle
+from perseid.decide.attempts import Failure, begin, give_up, look, note, with_attempt_state, with_generation
+from perseid.decide.columns import with_columns
+from perseid.decide.limits import breach, seconds_to_limit, waits_too_long
 from perseid.decide.observed import Observed, RunState
 from perseid.decide.outcome import conclude
-from perseid.decide.plan import Action, Plan, Submit, Terminate
+from perseid.decide.plan import Action, DeleteObject, Plan, Submit, Terminate
+from perseid.decide.policy import verdict
 from perseid.decide.retry import seconds_to_wait
 
 OUTAGE_REQUEUE_SECONDS = 30.0
+WAIT_REQUEUE_SECONDS = 15.0
 
 
 def decide(spec: EvolutionRunSpec, status: EvolutionRunStatus, observed: Observed, now: datetime) -> Plan:
@@ -29,20 +33,43 @@ def decide(spec: EvolutionRunSpec, status: EvolutionRunStatus, observed: Observe
         raise ValueError("now needs a time zone")
     now = whole_seconds_utc(now)
     if status.phase.is_terminal:
-        return Plan(status, _terminate_stray(status, observed))
+        return _after_the_end(spec, status, observed, now)
+    plan = _decide(spec, status, observed, now)
+    kept = {generation.index for generation in plan.status.generations}
+    return Plan(
+        with_columns(plan.status, spec),
+        plan.action,
+        _earliest(plan.requeue_after, seconds_to_limit(spec, plan.status, now)),
+        tuple(generation for generation in status.generations if generation.index not in kept),
+    )
 
-    status = lifecycle.accept(status, spec, observed)
+
+def _decide(spec: EvolutionRunSpec, status: EvolutionRunStatus, observed: Observed, now: datetime) -> Plan:
+    status, resolved = acceptance.accept(status, spec, observed, now)
+    if status.phase.is_terminal:
+        return Plan(status)
+    if not resolved:
+        return Plan(status, None, WAIT_REQUEUE_SECONDS)
     status = lifecycle.backend(status, observed, now)
     if not observed.backend_reachable:
         return Plan(status, None, OUTAGE_REQUEUE_SECONDS)
 
     status = _follow(status, spec, observed, now)
-    status = lifecycle.end_if_over(status, spec, now)
+    if not status.phase.is_terminal:
+        status = lifecycle.end_if_over(status, spec, now)
+    if not status.phase.is_terminal:
+        status = _enforce_limits(status, spec, now)
     stray = _terminate_stray(status, observed)
     if status.phase.is_terminal:
         return Plan(status, stray)
     if spec.suspend:
-        return Plan(lifecycle.suspend(status, _may_run(status, observed), now), stray)
+        if spec.suspend_policy == "terminate" and status.current is not None:
+            failure = Failure(Reason.SUSPENDED, "stopped because the run was suspended")
+            status = give_up(status, failure, charged=False, now=now)
+            stray = _terminate_stray(status, observed)
+        may_run = _may_run(status, observed) or stray is not None
+        return Plan(lifecycle.suspend(status, may_run, now), stray)
+    status = lifecycle.resume(status, now)
     if stray is not None:
         return Plan(lifecycle.run(status, now), stray)
 
@@ -50,9 +77,22 @@ def decide(spec: EvolutionRunSpec, status: EvolutionRunStatus, observed: Observe
         wait = seconds_to_wait(status.generations[-1], now) if status.generations else 0.0
         if wait > 0:
             return Plan(lifecycle.run(status, now), None, wait)
+        if any(run.state is RunState.UNKNOWN for run in observed.runs.values()):
+            # An earlier attempt's run that nobody can speak for may be alive: two would use the storage at once.
+            return Plan(lifecycle.run(status, now), None, WAIT_REQUEUE_SECONDS)
+        if _awaits_approval(status, spec, observed):
+            return Plan(lifecycle.await_approval(status, now), None)
         assert status.promoted is not None  # accept() has seen to it
         status = begin(status, status.promoted, now)
     return Plan(lifecycle.run(status, now), _submit(status, observed))
+
+
+def _after_the_end(spec: EvolutionRunSpec, status: EvolutionRunStatus, observed: Observed, now: datetime) -> Plan:
+    stray = _terminate_stray(status, observed)
+    if stray is not None or spec.ttl_seconds_after_finished is None or status.finished_at is None:
+        return Plan(status, stray)
+    left = spec.ttl_seconds_after_finished - (now - status.finished_at).total_seconds()
+    return Plan(status, DeleteObject()) if left <= 0 else Plan(status, None, left)
 
 
 def _follow(
@@ -62,13 +102,45 @@ def _follow(
     current, generation = status.current, status.generation
     if current is None or generation is None:
         return status
-    seen = look(current, generation.attempts[-1], observed.runs.get(current.run_id))
+    run = observed.runs.get(current.run_id)
+    status = note(status, run)
+    seen = look(current, generation.attempts[-1], run)
     if isinstance(seen, GenerationResult):
         return conclude(status, generation, seen, spec.generations.promotion, now)
     if isinstance(seen, Failure):
-        generation = with_attempt_state(generation, AttemptState.FAILED, now, seen)
-        return replace(with_generation(status, generation), current=None)
-    return with_generation(status, with_attempt_state(generation, seen, now))
+        return _fail_attempt(status, spec, seen, now)
+    status = with_generation(status, with_attempt_state(generation, seen, now))
+    if waits_too_long(spec, status, now):
+        message = f"no pod ran within {spec.start_deadline_seconds} s (startDeadlineSeconds)"
+        return _fail_attempt(status, spec, Failure(Reason.START_DEADLINE_EXCEEDED, message), now)
+    return status
+
+
+def _fail_attempt(
+    status: EvolutionRunStatus, spec: EvolutionRunSpec, failure: Failure, now: datetime
+) -> EvolutionRunStatus:
+    what = verdict(spec.failure_policy, failure.reason, failure.stage)
+    status = give_up(status, failure, charged=what != "ignore", now=now)
+    if what == "fail":
+        message = f"a rule of failurePolicy fails the run for {failure.reason}: {failure.message}"
+        return lifecycle.fail(status, Reason.FAILURE_POLICY, message, now)
+    return status
+
+
+def _enforce_limits(status: EvolutionRunStatus, spec: EvolutionRunSpec, now: datetime) -> EvolutionRunStatus:
+    reached = breach(spec, status, now)
+    if reached is None:
+        return status
+    if status.current is not None:
+        status = give_up(status, Failure(reached.reason, reached.message), charged=False, now=now)
+    return lifecycle.fail(status, reached.reason, reached.message, now)
+
+
+def _awaits_approval(status: EvolutionRunStatus, spec: EvolutionRunSpec, observed: Observed) -> bool:
+    newest = status.generation
+    if spec.generations.approval == "automatic" or newest is None or newest.phase is GenerationPhase.RUNNING:
+        return False
+    return observed.approved_generation is None or observed.approved_generation <= newest.index
 
 
 def _submit(status: EvolutionRunStatus, observed: Observed) -> Action | None:
@@ -102,3 +174,22 @@ def _terminate_stray(status: EvolutionRunStatus, observed: Observed) -> Terminat
     current = status.current.run_id if status.current is not None else None
     strays = sorted(run_id for run_id, run in observed.runs.items() if run.state.is_live and run_id != current)
     return Terminate(strays[0]) if strays else None
+
+
+def _earliest(*seconds: float | None) -> float | None:
+    known = [one for one in seconds if one is not None]
+    return min(known) if known else None
+
+
+def clean_up(spec: EvolutionRunSpec, status: EvolutionRunStatus, observed: Observed) -> Plan:
+    """What is left to do before a deleted EvolutionRun may go: an action, a wait, or nothing (neither is set)."""
+    if spec.delete_policy == "orphan":
+        return Plan(status)
+    stopping = Plan(status if status.current is None else replace(status, current=None))
+    stray = _terminate_stray(stopping.status, observed)
+    if stray is not None:
+        return Plan(status, stray, WAIT_REQUEUE_SECONDS)
+    unclear = any(run.state is RunState.UNKNOWN for run in observed.runs.values())
+    if unclear or not observed.backend_reachable:
+        return Plan(status, None, WAIT_REQUEUE_SECONDS)
+    return Plan(status)

@@ -6,7 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from perseid.api.result import GenerationResult
+from perseid.api.pipeline import StageName
+from perseid.api.reasons import Reason, StageState
+from perseid.api.result import GenerationResult, ModelRef
+from perseid.api.status import Snapshot
 
 
 class RunState(StrEnum):
@@ -39,8 +42,36 @@ class ObservedRun:
     """Why the `result.json` cannot be trusted (`ResultError`); None where it is good or absent."""
     error: str | None = None
     """Why the run failed, for people."""
-    infrastructure: bool = False
-    """The failure was not the run's own: a lost node, an eviction, a doubtful submission. It uses up no attempt."""
+    reason: Reason = Reason.RUN_FAILED
+    """Why the run failed, for rules."""
+    failed_stage: StageName | None = None
+    stages: Mapping[StageName, StageState] = field(default_factory=dict)
+    """Stages that have begun."""
+    gpu_seconds: float = 0.0
+    """GPUs times seconds that its stages have used so far."""
+    url: str | None = None
+    """Its page for people."""
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineState:
+    """Whether there is something to submit."""
+
+    ready: bool = True
+    snapshot: Snapshot | None = None
+    """Of a pipeline that is compiled and frozen; None where the body compiles as it submits."""
+    error: str | None = None
+    """Why it never will be ready, and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class StartModel:
+    """The best model of the EvolutionRun that `spec.model.evolutionRun` names."""
+
+    model: ModelRef | None
+    """None while that run has none."""
+    message: str = ""
+    """Why there is none yet, and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +81,14 @@ class Observed:
     runs: Mapping[str, ObservedRun] = field(default_factory=dict)
     """By run id; runs of this lineage only. A run that is not in here was not asked for: nothing follows from that."""
     backend_reachable: bool = True
+    backend_reason: Reason = Reason.UNREACHABLE
+    """Why the backend is not reachable: Unreachable, Unauthorized or RateLimited."""
     backend_message: str = ""
-    """Why the backend is not reachable, for people."""
+    """The same for people."""
     spec_generation: int = 0
     """`metadata.generation` of the spec; 0 where there is none."""
+    pipeline: PipelineState = PipelineState()
+    start_model: StartModel | None = None
+    """None where the spec names no other run."""
+    approved_generation: int | None = None
+    """The newest generation that somebody has approved."""

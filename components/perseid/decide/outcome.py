@@ -9,7 +9,7 @@ from perseid.api.lifecycle import PromotionSpec
 from perseid.api.reasons import AttemptState, GenerationPhase
 from perseid.api.result import GenerationResult
 from perseid.api.status import NOTE_LIMIT, EvolutionRunStatus, GenerationStatus, ResultSummary
-from perseid.decide.attempts import with_attempt_state, with_generation
+from perseid.decide.attempts import release, with_attempt_state, with_generation
 from perseid.decide.conditions import clip
 from perseid.decide.promotion import judge
 
@@ -35,7 +35,10 @@ def conclude(
         result=_summary(result, message),
         finished_at=now,
     )
-    status = replace(with_generation(status, generation), current=None)
+    cost = sum(usage.cost for usage in result.usage.values())
+    status = release(with_generation(status, generation))
+    if cost:
+        status = replace(status, usage=replace(status.usage, cost=status.usage.cost + cost))
     if phase is GenerationPhase.PROMOTED and result.dev is not None and result.dev.candidate is not None:
         return replace(
             status,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from perseid.api.result import ModelRef
-from perseid.api.status import EvolutionRunStatus
+from perseid.api.status import EvolutionRunStatus, GenerationStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,15 +27,22 @@ class Terminate:
     run_id: str
 
 
-Action: TypeAlias = Submit | Terminate
+@dataclass(frozen=True, slots=True)
+class DeleteObject:
+    """Delete the finished EvolutionRun: its time is up."""
+
+
+Action: TypeAlias = Submit | Terminate | DeleteObject
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Write `status`, then carry out `action`, then decide again when something changes."""
+    """Keep `evicted`, write `status`, then carry out `action`, then decide again when something changes."""
 
     status: EvolutionRunStatus
     action: Action | None = None
     """None: wait."""
     requeue_after: float | None = None
     """Seconds after which to decide again even where nothing has changed; None: only then."""
+    evicted: tuple[GenerationStatus, ...] = ()
+    """Ended generations that the status has no more room for."""

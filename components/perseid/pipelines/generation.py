@@ -15,6 +15,7 @@ from typing import Any
 from kfp import compiler, dsl, kubernetes
 
 from perseid.api.attempt import Attempt
+from perseid.api.identity import definition
 from perseid.api.pipeline import ResourcesSpec
 from perseid.api.spec import EvolutionRun
 from perseid.pipelines import components
@@ -32,8 +33,7 @@ def build_pipeline(run: EvolutionRun) -> Callable[..., Any]:
     only `storage` must be given.
     """
     spec = run.spec.pipeline
-    # KFP knows no null, and reads a parameter's default as data.
-    as_data = run.model_dump(mode="json", by_alias=True, exclude_none=True)
+    as_data = _as_data(run)
 
     @dsl.pipeline(
         name=f"{GENERATION_PIPELINE}-{run.metadata.name}",
@@ -74,13 +74,18 @@ def build_pipeline(run: EvolutionRun) -> Callable[..., Any]:
 def pipeline_arguments(attempt: Attempt) -> dict[str, Any]:
     """An attempt as the arguments of its pipeline."""
     return {
-        "run": attempt.run.model_dump(mode="json", by_alias=True, exclude_none=True),
+        "run": _as_data(attempt.run),
         "run_id": attempt.run_id,
         "generation": attempt.generation,
         "attempt": attempt.number,
         "storage": attempt.storage,
         "start_model": attempt.start_model,
     }
+
+
+def _as_data(run: EvolutionRun) -> dict[str, Any]:
+    """The run as a parameter: without what may change while it is under way, and without null, which KFP lacks."""
+    return definition(run).model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
 def _place(task: dsl.PipelineTask, image: str, resources: ResourcesSpec) -> None:

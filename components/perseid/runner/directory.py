@@ -13,10 +13,12 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from perseid.api.identity import spec_changes
+from perseid.api.fields import spell
+from perseid.api.identity import MAY_CHANGE, spec_changes
 from perseid.api.problems import ProblemSet
 from perseid.api.spec import EvolutionRun
 from perseid.api.status import EvolutionRunStatus
+from perseid.decide.observed import StartModel
 from perseid.runner.errors import RunnerError
 
 RUN_FILE = "run.json"
@@ -78,16 +80,34 @@ class RunDirectory:
             earlier = _read(accepted, EvolutionRun)
             forbidden = [change for change in spec_changes(earlier.spec, run.spec) if not change.may_change]
             if forbidden:
+                may_change = ", ".join(sorted(map(spell, MAY_CHANGE)))
                 changes = "\n".join(f"  {change}" for change in forbidden)
                 raise RunnerError(
                     f"{self.path} holds a run that was started with other settings:\n{changes}\nUndo the changes to go"
-                    " on with it, or give the new run another metadata.name (only spec.suspend and"
-                    " spec.generations.max may change)"
+                    f" on with it, or give the new run another metadata.name (only {may_change} may change)"
                 )
         write_atomically(accepted, run.model_dump_json(by_alias=True, indent=2))
         if not status_file.exists():
             self.write_status(EvolutionRunStatus(uid=str(uuid.uuid4())))
         return _read(status_file, EvolutionRunStatus)
+
+    def start_model(self, run: EvolutionRun) -> StartModel | None:
+        """The best model of the run beside this one that the spec names, if it names one.
+
+        Raises RunnerError where there is no such run, or it has no model of its own.
+        """
+        name = run.spec.model.evolution_run
+        if name is None:
+            return None
+        file = self.path.parent / name / STATUS_FILE
+        if not file.exists():
+            raise RunnerError(
+                f"spec.model.evolutionRun is {name}, but {file} does not exist; run that one first, or give --runs-dir"
+            )
+        promoted = _read(file, EvolutionRunStatus).promoted
+        if promoted is None or promoted.is_base:
+            raise RunnerError(f"spec.model.evolutionRun is {name}, but that run has not promoted a model (see {file})")
+        return StartModel(promoted)
 
     def write_status(self, status: EvolutionRunStatus) -> None:
         """Replace the status, atomically."""

@@ -6,12 +6,12 @@ from collections.abc import Callable
 from datetime import datetime
 
 from perseid.api.attempt import Attempt
-from perseid.api.reasons import Phase
+from perseid.api.reasons import ConditionType, Phase, Reason
 from perseid.api.spec import EvolutionRun
 from perseid.api.status import EvolutionRunStatus
 from perseid.decide.core import decide
 from perseid.decide.observed import Observed
-from perseid.decide.plan import Submit, Terminate
+from perseid.decide.plan import DeleteObject, Submit, Terminate
 from perseid.runner.backend import Backend
 from perseid.runner.directory import RunDirectory
 
@@ -26,14 +26,20 @@ def drive(
     clock: Callable[[], datetime],
     on_tick: Callable[[EvolutionRunStatus], None],
 ) -> EvolutionRunStatus:
-    """Carry a run through; returns its last status, which is terminal or suspended.
+    """Carry a run through; returns its last status, which is terminal, suspended or waiting for an approval.
 
     The status is written before an action, so that a kill in between repeats the decision and not the action. `on_tick`
     is called a few times a second.
     """
     status = directory.accept(run)
+    start_model = directory.start_model(run)
     while True:
-        plan = decide(run.spec, status, Observed(runs=backend.observe(status)), clock())
+        observed = Observed(
+            runs=backend.observe(status),
+            start_model=start_model,
+            approved_generation=run.metadata.approved_generation,
+        )
+        plan = decide(run.spec, status, observed, clock())
         if plan.status != status:
             status = plan.status
             directory.write_status(status)
@@ -45,9 +51,17 @@ def drive(
             case Terminate(run_id):
                 backend.terminate(run_id)
                 continue
-        if status.phase.is_terminal or status.phase is Phase.SUSPENDED:
+            case DeleteObject():
+                return status  # a laptop's directory stays: nobody but its owner throws models away
+        if status.phase.is_terminal or status.phase is Phase.SUSPENDED or _waits_for_somebody(status):
             return status
         backend.wait(TICK_SECONDS if plan.requeue_after is None else min(TICK_SECONDS, plan.requeue_after))
+
+
+def _waits_for_somebody(status: EvolutionRunStatus) -> bool:
+    """Whether only a change of the run file can get the run any further."""
+    progressing = status.condition(ConditionType.PROGRESSING)
+    return progressing is not None and progressing.reason is Reason.AWAITING_APPROVAL
 
 
 def _attempt(run: EvolutionRun, directory: RunDirectory, submit: Submit) -> Attempt:

@@ -1,0 +1,336 @@
+"""What holds, bounds and ends a run from outside its generations."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import pytest
+from decide_scenarios import START, UID, at, first, fresh, seen, spec, succeeded
+
+from perseid.api.base import replace
+from perseid.api.reasons import ConditionStatus, ConditionType, Phase, Reason
+from perseid.api.result import ModelRef
+from perseid.api.spec import EvolutionRunSpec
+from perseid.api.status import EvolutionRunStatus, Snapshot
+from perseid.decide import (
+    DeleteObject,
+    Observed,
+    ObservedRun,
+    PipelineState,
+    Plan,
+    RunState,
+    StartModel,
+    Submit,
+    Terminate,
+    clean_up,
+    decide,
+    run_id_of,
+)
+
+
+def condition(status: EvolutionRunStatus, type_: ConditionType) -> tuple[ConditionStatus, Reason]:
+    found = status.condition(type_)
+    assert found is not None
+    return found.status, found.reason
+
+
+def go(wanted: EvolutionRunSpec, plan: Plan, observed: Observed, now: datetime) -> Plan:
+    return decide(wanted, plan.status, observed, now)
+
+
+def running(wanted: EvolutionRunSpec, seconds: float = 10) -> Plan:
+    """Generation 0 under way."""
+    plan = first(wanted)
+    return go(wanted, plan, seen(plan), at(seconds))
+
+
+def test_suspending_by_termination_stops_the_run_and_resuming_tries_the_generation_again() -> None:
+    wanted = spec({"suspendPolicy": "terminate"}, suspend=True)
+    plan = running(spec({"suspendPolicy": "terminate"}))
+    run_id = run_id_of(UID, 0, 0)
+    plan = go(wanted, plan, seen(plan), at(20))
+    assert plan.action == Terminate(run_id)
+    assert condition(plan.status, ConditionType.SUSPENDED) == (ConditionStatus.FALSE, Reason.STOPPING)
+
+    alive = Observed(runs={run_id: ObservedRun(RunState.RUNNING)})
+    assert go(wanted, plan, alive, at(25)).action == Terminate(run_id), "it is told again while it is alive"
+    over = Observed(runs={run_id: ObservedRun(RunState.FAILED)})
+    plan = go(wanted, plan, over, at(30))
+    assert plan.status.phase is Phase.SUSPENDED
+
+    plan = go(spec(), plan, over, at(1030))
+    assert isinstance(plan.action, Submit)
+    assert (plan.action.generation, plan.action.attempt) == (0, 1)
+    assert plan.status.generations[0].charged_attempts == 0
+    assert plan.status.suspended_seconds == 1000
+
+
+def test_a_pause_does_not_count_towards_the_deadline() -> None:
+    limits = {"activeDeadlineSeconds": 100}
+    plan = go(spec(limits, suspend=True), first(spec(limits)), Observed(), at(50))
+    plan = go(spec(limits, suspend=True), plan, Observed(), at(5000))
+    assert plan.status.phase is Phase.SUSPENDED
+    plan = go(spec(limits), plan, Observed(), at(9000))
+    assert isinstance(plan.action, Submit)
+    assert plan.requeue_after == 50
+    plan = go(spec(limits), plan, seen(plan), at(9049))
+    assert plan.status.phase is Phase.RUNNING
+    plan = go(spec(limits), plan, seen(plan), at(9050))
+    assert condition(plan.status, ConditionType.FAILED) == (ConditionStatus.TRUE, Reason.DEADLINE_EXCEEDED)
+    assert plan.action == Terminate(run_id_of(UID, 0, 0))
+
+
+def test_a_result_that_came_in_time_counts_although_it_is_seen_after_the_deadline() -> None:
+    wanted = spec({"activeDeadlineSeconds": 100})
+    plan = first(wanted)
+    plan = go(wanted, plan, succeeded(plan), at(500))
+    assert plan.status.phase is Phase.COMPLETED
+
+
+def test_an_attempt_whose_pods_never_run_fails_at_the_start_deadline_and_is_stopped() -> None:
+    wanted = spec({"startDeadlineSeconds": 60}, max_attempts=2)
+    plan = first(wanted)
+    assert plan.requeue_after == 60
+    pending = seen(plan, RunState.PENDING)
+    plan = go(wanted, plan, pending, at(59))
+    assert condition(plan.status, ConditionType.PROGRESSING) == (ConditionStatus.TRUE, Reason.AWAITING_PODS)
+    plan = go(wanted, plan, pending, at(60))
+    assert plan.action == Terminate(run_id_of(UID, 0, 0)), "nothing new is submitted while the old run is alive"
+    attempt = plan.status.generations[0].attempts[0]
+    assert (attempt.reason, attempt.charged) == (Reason.START_DEADLINE_EXCEEDED, True)
+    plan = go(wanted, plan, Observed(runs={run_id_of(UID, 0, 0): ObservedRun(RunState.FAILED)}), at(90))
+    assert isinstance(plan.action, Submit)
+    assert plan.action.attempt == 1
+
+
+def test_a_run_that_has_started_is_not_stopped_by_the_start_deadline() -> None:
+    wanted = spec({"startDeadlineSeconds": 60})
+    plan = running(wanted)
+    plan = go(wanted, plan, seen(plan), at(500))
+    assert plan.action is None
+
+
+def test_the_gpu_budget_stops_the_run_and_keeps_its_best_model() -> None:
+    wanted = spec({"budget": {"gpuHours": 2.0}}, max=3)
+    plan = first(wanted)
+    plan = go(wanted, plan, seen(plan, RunState.RUNNING, gpu_seconds=3600.0), at(10))
+    assert plan.status.columns.gpu_hours == "1.0"
+    done = succeeded(plan, candidate=0.7)
+    run = done.runs[run_id_of(UID, 0, 0)]
+    plan = go(wanted, plan, Observed(runs={run_id_of(UID, 0, 0): ObservedRun(run.state, run.result)}), at(20))
+    assert plan.status.usage.gpu_seconds == 3600
+    plan = go(wanted, plan, seen(plan, RunState.RUNNING, gpu_seconds=3540.0), at(30))
+    assert plan.status.phase is Phase.RUNNING
+    plan = go(wanted, plan, seen(plan, RunState.RUNNING, gpu_seconds=3600.0), at(40))
+    assert condition(plan.status, ConditionType.FAILED) == (ConditionStatus.TRUE, Reason.BUDGET_EXCEEDED)
+    assert plan.action == Terminate(run_id_of(UID, 1, 0))
+    assert plan.status.promoted is not None
+    assert plan.status.promoted.generation == 0
+    assert plan.status.usage.gpu_seconds == 7200
+
+
+def test_gpu_time_of_a_run_that_is_lost_stays_counted() -> None:
+    wanted = spec()
+    plan = first(wanted)
+    plan = go(wanted, plan, seen(plan, RunState.RUNNING, gpu_seconds=600.0), at(10))
+    plan = go(wanted, plan, seen(plan, RunState.MISSING), at(20))
+    assert plan.status.usage.gpu_seconds == 600
+
+
+def test_small_steps_of_gpu_time_do_not_change_the_status() -> None:
+    wanted = spec()
+    plan = running(wanted)
+    again = go(wanted, plan, seen(plan, RunState.RUNNING, gpu_seconds=59.0), at(20))
+    assert again.status == plan.status
+
+
+def test_the_cost_of_mentors_ends_the_run_when_it_reaches_the_budget() -> None:
+    wanted = spec({"budget": {"mentorCost": 5.0}}, max=5, patience=5)
+    plan = first(wanted)
+    result = succeeded(plan).runs[run_id_of(UID, 0, 0)].result
+    assert result is not None
+    usage = {"distill": {"cost": 3.0}, "evaluate": {"cost": 2.5}}
+    paid = type(result).model_validate({**result.model_dump(by_alias=False), "usage": usage})
+    plan = go(wanted, plan, seen(plan, RunState.SUCCEEDED, result=paid), at(20))
+    assert condition(plan.status, ConditionType.FAILED) == (ConditionStatus.TRUE, Reason.BUDGET_EXCEEDED)
+    assert plan.status.usage.cost == 5.5
+
+
+def test_the_next_generation_waits_for_its_approval() -> None:
+    wanted = spec(max=3, approval="manual")
+    plan = first(wanted)
+    plan = go(wanted, plan, succeeded(plan, candidate=0.7), at(20))
+    assert plan.action is None
+    told = plan.status.condition(ConditionType.PROGRESSING)
+    assert told is not None
+    assert (told.status, told.reason) == (ConditionStatus.FALSE, Reason.AWAITING_APPROVAL)
+    assert "perseid.dev/approved-generation=1" in told.message
+    later = go(wanted, plan, Observed(approved_generation=0), at(500))
+    assert later.status == plan.status, "waiting changes nothing, so nothing is written"
+    plan = go(wanted, plan, Observed(approved_generation=1), at(600))
+    assert isinstance(plan.action, Submit)
+    assert plan.action.generation == 1
+
+
+def test_a_retry_within_an_approved_generation_needs_no_approval() -> None:
+    wanted = spec(max=3, approval="manual")
+    plan = first(wanted)
+    plan = go(wanted, plan, seen(plan, RunState.FAILED, error="boom"), at(20))
+    assert isinstance(plan.action, Submit)
+    assert plan.action.attempt == 1
+
+
+@pytest.mark.parametrize(
+    ("rule", "charged", "phase"),
+    [
+        ({"reasons": ["OutOfMemory"], "action": "fail"}, 1, Phase.FAILED),
+        ({"reasons": ["OutOfMemory"], "stages": ["finetune"], "action": "ignore"}, 0, Phase.RUNNING),
+        ({"reasons": ["OutOfMemory"], "stages": ["evaluate"], "action": "ignore"}, 1, Phase.RUNNING),
+        ({"reasons": ["RunFailed"], "action": "fail"}, 1, Phase.RUNNING),
+        ({"action": "ignore"}, 0, Phase.RUNNING),
+    ],
+)
+def test_the_first_rule_that_matches_decides_what_follows_from_a_failure(
+    rule: dict[str, object], charged: int, phase: Phase
+) -> None:
+    wanted = spec({"failurePolicy": {"rules": [rule, {"reasons": ["OutOfMemory"], "action": "count"}]}})
+    plan = first(wanted)
+    failed = seen(plan, RunState.FAILED, reason=Reason.OUT_OF_MEMORY, failed_stage="finetune", error="killed: 64Gi")
+    plan = go(wanted, plan, failed, at(20))
+    assert plan.status.generations[0].charged_attempts == charged
+    assert plan.status.phase is phase
+    if phase is Phase.FAILED:
+        assert condition(plan.status, ConditionType.FAILED) == (ConditionStatus.TRUE, Reason.FAILURE_POLICY)
+
+
+@pytest.mark.parametrize(
+    ("reason", "charged"),
+    [
+        (Reason.RUN_FAILED, 1),
+        (Reason.OUT_OF_MEMORY, 1),
+        (Reason.IMAGE_PULL_FAILED, 1),
+        (Reason.DEADLINE_EXCEEDED, 1),
+        (Reason.PREEMPTED, 0),
+        (Reason.NODE_LOST, 0),
+        (Reason.INFRASTRUCTURE_FAULT, 0),
+        (Reason.SUBMISSION_UNCLEAR, 0),
+    ],
+)
+def test_without_rules_only_failures_of_the_runs_own_are_charged(reason: Reason, charged: int) -> None:
+    plan = first(spec())
+    plan = go(spec(), plan, seen(plan, RunState.FAILED, reason=reason, error="x"), at(20))
+    assert plan.status.generations[0].charged_attempts == charged
+
+
+def test_a_finished_object_is_deleted_when_its_time_is_up_and_not_before_its_runs_are_gone() -> None:
+    wanted = spec({"ttlSecondsAfterFinished": 60})
+    plan = first(wanted)
+    plan = go(wanted, plan, succeeded(plan), at(20))
+    assert plan.status.phase is Phase.COMPLETED
+    waiting = go(wanted, plan, Observed(), at(50))
+    assert (waiting.action, waiting.requeue_after) == (None, 30.0)
+    back = Observed(runs={run_id_of(UID, 0, 0): ObservedRun(RunState.RUNNING)})
+    assert isinstance(go(wanted, plan, back, at(5000)).action, Terminate)
+    assert go(wanted, plan, Observed(), at(80)).action == DeleteObject()
+    assert go(spec(), plan, Observed(), at(10**6)).action is None, "without a limit it stays"
+
+
+def test_nothing_is_submitted_before_the_pipeline_is_compiled() -> None:
+    plan = decide(spec(), fresh(), Observed(pipeline=PipelineState(ready=False)), START)
+    assert plan.action is None
+    assert condition(plan.status, ConditionType.ACCEPTED) == (ConditionStatus.FALSE, Reason.COMPILING)
+    snapshot = Snapshot(config_map="x-pipeline", pipeline_digest=f"sha256:{'0' * 64}", perseid_version="1")
+    plan = go(spec(), plan, Observed(pipeline=PipelineState(snapshot=snapshot)), at(5))
+    assert isinstance(plan.action, Submit)
+    assert plan.status.snapshot == snapshot
+
+
+def test_a_pipeline_that_does_not_compile_fails_the_run_and_says_why() -> None:
+    plan = decide(spec(), fresh(), Observed(pipeline=PipelineState(ready=False, error="stages: too big")), START)
+    assert condition(plan.status, ConditionType.FAILED) == (ConditionStatus.TRUE, Reason.PIPELINE_INVALID)
+    failed = plan.status.condition(ConditionType.FAILED)
+    assert failed is not None
+    assert "too big" in failed.message
+
+
+def test_a_run_from_another_runs_best_model_waits_for_it_and_starts_from_it() -> None:
+    wanted = EvolutionRunSpec.model_validate({"model": {"evolutionRun": "parent"}})
+    none_yet = StartModel(None, "it has promoted none yet")
+    plan = decide(wanted, fresh(), Observed(start_model=none_yet), START)
+    assert plan.action is None
+    accepted = plan.status.condition(ConditionType.ACCEPTED)
+    assert accepted is not None
+    assert accepted.reason is Reason.AWAITING_START_MODEL
+    assert "parent" in accepted.message
+    model = ModelRef(uri="s3://b/parent/model", model_id="abc", generation=4)
+    plan = go(wanted, plan, Observed(start_model=StartModel(model)), at(60))
+    assert isinstance(plan.action, Submit)
+    assert plan.action.start_model.uri == model.uri
+    assert plan.action.start_model.is_base
+    other = StartModel(ModelRef(uri="s3://b/parent/newer", generation=5))
+    later = go(wanted, plan, Observed(start_model=other), at(70))
+    assert later.status.promoted == plan.status.promoted, "what a run starts from is frozen when it is accepted"
+
+
+@pytest.mark.parametrize("reason", [Reason.UNREACHABLE, Reason.UNAUTHORIZED, Reason.RATE_LIMITED])
+def test_an_outage_is_a_condition_with_its_reason_and_uses_up_nothing(reason: Reason) -> None:
+    plan = running(spec())
+    out = Observed(backend_reachable=False, backend_reason=reason, backend_message="no route")
+    after = go(spec(), plan, out, at(3600))
+    assert condition(after.status, ConditionType.BACKEND_READY) == (ConditionStatus.FALSE, reason)
+    assert after.status.generations == plan.status.generations
+    assert after.status.columns.reason == reason.value
+
+
+def test_nothing_is_submitted_while_an_earlier_attempts_run_cannot_be_spoken_for() -> None:
+    plan = first(spec())
+    old = run_id_of(UID, 0, 0)
+    plan = go(spec(), plan, seen(plan, RunState.FAILED, error="x"), at(10))
+    lost = replace(plan.status, current=None)
+    waiting = decide(spec(), lost, Observed(runs={old: ObservedRun(RunState.UNKNOWN)}), at(20))
+    assert waiting.action is None
+    assert waiting.requeue_after is not None
+
+
+def test_generations_that_the_status_has_no_room_for_are_handed_over_to_be_kept() -> None:
+    wanted = spec(max=100, patience=100)
+    plan = first(wanted)
+    evicted = []
+    for step in range(60):
+        plan = go(wanted, plan, succeeded(plan), at(10 * step))
+        evicted += plan.evicted
+    kept = [generation.index for generation in plan.status.generations]
+    assert [generation.index for generation in evicted] + kept == list(range(61))
+
+
+def test_the_columns_say_how_far_the_run_is() -> None:
+    wanted = spec(max=5)
+    plan = running(wanted)
+    assert (plan.status.columns.generation, plan.status.columns.reason) == ("0/5", "GenerationInProgress")
+    plan = go(wanted, plan, succeeded(plan, candidate=0.62), at(20))
+    columns = plan.status.columns
+    assert (columns.generation, columns.score, columns.best) == ("1/5", "0.620", "0.620")
+    plan = go(wanted, plan, succeeded(plan, candidate=0.6, parent=0.62), at(40))
+    columns = plan.status.columns
+    assert (columns.generation, columns.score, columns.best) == ("2/5", "0.600", "0.620")
+    assert columns.reason == "PatienceUsedUp"
+
+
+def test_a_deleted_object_goes_when_nothing_of_it_is_alive() -> None:
+    plan = running(spec())
+    run_id = run_id_of(UID, 0, 0)
+    alive = Observed(runs={run_id: ObservedRun(RunState.RUNNING)})
+    assert clean_up(spec(), plan.status, alive).action == Terminate(run_id)
+    unclear = clean_up(spec(), plan.status, Observed(runs={run_id: ObservedRun(RunState.UNKNOWN)}))
+    assert (unclear.action, unclear.requeue_after is None) == (None, False)
+    down = clean_up(spec(), plan.status, Observed(backend_reachable=False))
+    assert down.requeue_after is not None
+    over = clean_up(spec(), plan.status, Observed(runs={run_id: ObservedRun(RunState.FAILED)}))
+    assert (over.action, over.requeue_after) == (None, None)
+
+
+def test_a_deleted_object_leaves_its_runs_alone_where_the_spec_says_so() -> None:
+    plan = running(spec())
+    alive = Observed(runs={run_id_of(UID, 0, 0): ObservedRun(RunState.RUNNING)})
+    left = clean_up(spec({"deletePolicy": "orphan"}), plan.status, alive)
+    assert (left.action, left.requeue_after) == (None, None)
