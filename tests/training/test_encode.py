@@ -1,12 +1,12 @@
 from __future__ import annotations
 
 import pytest
-from tiny_llama import make_tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from perseid.data.records import TrainingSample
 from perseid.training.encode import IGNORED, encode_samples
 from perseid.training.errors import TrainingError
+from tiny_llama import make_tokenizer
 
 END = {1}
 

@@ -4,13 +4,13 @@ from itertools import pairwise
 
 import pytest
 import torch
-from tiny_llama import make_model
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from perseid.data.records import TrainingSample
 from perseid.training.batching import Layout, pack, pad, step_batches
 from perseid.training.encode import EncodedSample, encode_samples
 from perseid.training.loss import answer_logits, answer_loss, can_pick_logits, keeps_packed_samples_apart
+from tiny_llama import make_model
 
 
 @pytest.fixture
