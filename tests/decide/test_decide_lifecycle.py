@@ -334,3 +334,28 @@ def test_a_deleted_object_leaves_its_runs_alone_where_the_spec_says_so() -> None
     alive = Observed(runs={run_id_of(UID, 0, 0): ObservedRun(RunState.RUNNING)})
     left = clean_up(spec({"deletePolicy": "orphan"}), plan.status, alive)
     assert (left.action, left.requeue_after) == (None, None)
+
+
+def test_a_run_that_was_given_up_is_remembered_until_it_is_seen_to_have_ended_also_after_the_end() -> None:
+    limits = {"activeDeadlineSeconds": 100}
+    plan = first(spec(limits))
+    run_id = run_id_of(UID, 0, 0)
+    plan = go(spec(limits), plan, seen(plan), at(100))
+    assert plan.status.phase is Phase.FAILED
+    assert plan.status.stopping == [run_id]
+    unseen = go(spec(limits), plan, Observed(), at(200))
+    assert unseen.status.stopping == [run_id]
+    over = go(spec(limits), plan, Observed(runs={run_id: ObservedRun(RunState.FAILED)}), at(300))
+    assert over.status.stopping == []
+    assert over.action is None
+
+
+def test_nothing_is_submitted_before_a_run_that_was_given_up_has_ended() -> None:
+    wanted = spec({"startDeadlineSeconds": 60})
+    plan = first(wanted)
+    plan = go(wanted, plan, seen(plan, RunState.PENDING), at(60))
+    silent = go(wanted, plan, Observed(), at(70))
+    assert silent.action is None
+    assert silent.requeue_after is not None
+    gone = go(wanted, plan, Observed(runs={run_id_of(UID, 0, 0): ObservedRun(RunState.MISSING)}), at(80))
+    assert isinstance(gone.action, Submit)

@@ -10,6 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from perseid.api.base import replace
 from perseid.api.reasons import GenerationPhase, Reason
 from perseid.api.status import EvolutionRunStatus
 from perseid.decide import Observed, ObservedRun, Plan, RunState, Submit, Terminate, decide, run_id_of
@@ -59,8 +60,7 @@ class DriverMachine(RuleBasedStateMachine):
         self.lifecycle = lifecycle
         self.approval = approval
         self.approved: int | None = None
-        self.gpu_seconds = 0.0
-        self.spent_at_last_look = 0.0
+        self.revived: set[str] = set()
         self.limits = {"max": max_generations, "patience": patience, "max_attempts": max_attempts}
         self.promotion = {"rule": rule_name, "minImprovement": least}
         self.suspended = False
@@ -70,7 +70,7 @@ class DriverMachine(RuleBasedStateMachine):
         self.keys: dict[str, tuple[int, int]] = {}
         self.persisted = fresh().model_dump_json(by_alias=True)
         self.promotions: list[tuple[float, float]] = []
-        self.finished: str | None = None
+        self.finished: EvolutionRunStatus | None = None
 
     def wanted(self):  # type: ignore[no-untyped-def]
         return spec(
@@ -103,7 +103,7 @@ class DriverMachine(RuleBasedStateMachine):
         assert plan.action is None or again.action == plan.action
         assert EvolutionRunStatus.model_validate_json(plan.status.model_dump_json(by_alias=True)) == plan.status
         if before.phase.is_terminal:
-            assert plan.status == before
+            assert replace(plan.status, stopping=[]) == replace(before, stopping=[])
         assert len(plan.status.model_dump_json(by_alias=True)) < 64 * 1024
         assert plan.status.usage.gpu_seconds >= before.usage.gpu_seconds
         assert plan.status.suspended_seconds >= before.suspended_seconds
@@ -216,18 +216,27 @@ class DriverMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.backend and not self.live())
     @rule()
     def a_finished_run_comes_back_to_life(self) -> None:
-        self.backend[next(iter(self.backend))] = ObservedRun(RunState.RUNNING)
+        run_id = next(iter(self.backend))
+        self.revived.add(run_id)
+        self.backend[run_id] = ObservedRun(RunState.RUNNING)
 
     @invariant()
     def at_most_one_run_is_alive(self) -> None:
         assert len(self.live()) <= 1
 
     @invariant()
+    def a_live_run_is_the_current_one_or_is_being_stopped(self) -> None:
+        current = self.status.current
+        known = {*self.status.stopping, *([current.run_id] if current else []), *self.revived}
+        assert set(self.live()) <= known
+
+    @invariant()
     def a_final_status_never_changes(self) -> None:
+        final = replace(self.status, stopping=[])
         if self.finished is not None:
-            assert self.persisted == self.finished
+            assert final == self.finished
         elif self.status.phase.is_terminal:
-            self.finished = self.persisted
+            self.finished = final
 
     @invariant()
     def attempts_stay_within_their_limit(self) -> None:

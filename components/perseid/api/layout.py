@@ -31,6 +31,11 @@ def local_path(uri: str) -> Path:
     return Path(uri.removeprefix("file://"))
 
 
+def attempt_key(generation: int, attempt: int) -> str:
+    """An attempt's directory, below the root of the run's files."""
+    return f"generations/{generation:03d}/attempts/{attempt}"
+
+
 @dataclass(frozen=True, slots=True)
 class Layout:
     """Paths of one attempt."""
@@ -68,7 +73,7 @@ class Layout:
         return self.attempt_directory / RESULT
 
     def _attempt(self, number: int) -> Path:
-        return self.root / "generations" / f"{self.generation:03d}" / "attempts" / str(number)
+        return self.root / attempt_key(self.generation, number)
 
 
 def read_stage_result(directory: Path) -> StageResult | None:

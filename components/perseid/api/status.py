@@ -15,6 +15,7 @@ MAX_GENERATIONS_INLINE = 20
 """Newest generations in the status; older ones are in their own result files."""
 MAX_ATTEMPTS_INLINE = 5
 """Newest attempts of the newest generation in the status. Of older generations the last attempt stays."""
+MAX_STOPPING = 8
 NOTE_LIMIT = 512
 
 Note = Annotated[str, Field(max_length=NOTE_LIMIT)]
@@ -147,6 +148,8 @@ class EvolutionRunStatus(RecordedModel):
     """The newest, in their order."""
     current: Intent | None = None
     """The attempt that is under way; None between attempts and at the end."""
+    stopping: Annotated[list[RunId], Field(max_length=MAX_STOPPING)] = []
+    """Runs that were given up and have not been seen to end. They are stopped, and nothing is submitted before."""
     promoted: ModelRef | None = None
     """The best model so far: what the next generation starts from."""
     promoted_score: Fraction | None = None

@@ -1,4 +1,4 @@
-"""The commands: run, validate, compile."""
+"""The commands: run, validate, compile, plan; and those that plugins bring."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ import signal
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, TypeVar
+from uuid import UUID
 
 import typer
 from rich.console import Console
@@ -41,6 +43,10 @@ app = typer.Typer(
 )
 
 LOG_WIDTH = 140
+PLUGINS = "perseid.commands"
+"""Entry points of this group are typer apps: their commands become commands of `perseid`."""
+CLUSTER_COMMANDS = ("get", "describe", "logs", "suspend", "resume", "approve", "report")
+"""What the extra `operator` brings."""
 T = TypeVar("T")
 RunFile = Annotated[Path, typer.Argument(metavar="RUN.YAML", help="The file with the EvolutionRun.")]
 
@@ -94,6 +100,40 @@ def compile_(
 
 
 @app.command()
+def plan(
+    file: RunFile,
+    uid: Annotated[
+        UUID | None, typer.Option(help="uid of the object, where it exists. Default: a placeholder drawn from its name.")
+    ] = None,
+    namespace: Annotated[
+        str | None, typer.Option("--namespace", "-n", help="Default: the file's own, else `default`.")
+    ] = None,
+    generations: Annotated[
+        int | None, typer.Option(min=1, help="Tell of this many generations. Default: all, up to 10.")
+    ] = None,
+    storage_root: Annotated[
+        str | None, typer.Option(help="The operator's own root of files, for runs without spec.storage.uri.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON, and nothing else.")] = False,
+) -> None:
+    """Say what a cluster would be asked for, with ids. A dry run: it needs no cluster, and nothing is submitted."""
+    accepted = _load(file)
+    from perseid.cli.plan import plan_submissions, print_plan
+
+    planned = plan_submissions(
+        accepted,
+        namespace=namespace or accepted.metadata.namespace or "default",
+        uid=None if uid is None else str(uid),
+        generations=generations,
+        storage_root=storage_root,
+    )
+    if as_json:
+        print(json.dumps(planned.to_dict(), indent=2))  # noqa: T201  # the command's answer
+    else:
+        print_plan(_console(), planned)
+
+
+@app.command()
 def run(
     file: RunFile,
     runs_dir: Annotated[Path, typer.Option(help="Directory that holds the runs' directories.")] = Path("runs"),
@@ -104,9 +144,7 @@ def run(
     accepted = absolute_paths(_load(file), file.resolve().parent)
     _or_exit(lambda: check(accepted))
     directory = RunDirectory(runs_dir / accepted.metadata.name)
-    console = Console()
-    if not console.is_terminal:
-        console.width = LOG_WIDTH  # a pipe has no width of its own, and rich would fold tables at 80
+    console = _console()
     view: View
     if quiet or as_json:
         view = SilentView()
@@ -164,6 +202,13 @@ def _report(
         Console(stderr=True).print(f"error: {summary.message}", style="red", highlight=False, markup=False)
 
 
+def _console() -> Console:
+    console = Console()
+    if not console.is_terminal:
+        console.width = LOG_WIDTH  # a pipe has no width of its own, and rich would fold tables at 80
+    return console
+
+
 def _load(file: Path) -> EvolutionRun:
     try:
         return load_run(file)
@@ -185,5 +230,32 @@ def _exit(code: int, message: str, before: Callable[[], Any] | None = None) -> N
     raise typer.Exit(code)
 
 
+def add_plugins(to: typer.Typer) -> None:
+    """Add the commands of every plugin that can be loaded, and hidden ones that say how to get those of clusters."""
+    for plugin in entry_points(group=PLUGINS):
+        try:
+            commands = plugin.load()
+        except ImportError as error:
+            logging.getLogger(__name__).debug("the plugin %s cannot be loaded: %s", plugin.value, error)
+            continue
+        to.registered_commands.extend(commands.registered_commands)
+    there = {command.name or getattr(command.callback, "__name__", "") for command in to.registered_commands}
+    for name in CLUSTER_COMMANDS:
+        if name not in there:
+            to.command(
+                name, hidden=True, context_settings={"ignore_unknown_options": True, "allow_extra_args": True}
+            )(_absent)
+
+
+def _absent(context: typer.Context) -> None:
+    _exit(
+        exits.MISTAKE,
+        f"`perseid {context.info_name}` speaks to clusters and needs Perseid's extra `operator`, which is not installed"
+        f" in {sys.prefix}: pip install 'perseid[operator]'",
+    )
+
+
 if os.environ.get("PERSEID_LOG") == "debug":
     logging.basicConfig(level=logging.DEBUG, stream=sys.stderr)
+
+add_plugins(app)

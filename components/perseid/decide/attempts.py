@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -12,6 +13,7 @@ from perseid.api.result import GenerationResult, ModelRef
 from perseid.api.status import (
     MAX_ATTEMPTS_INLINE,
     MAX_GENERATIONS_INLINE,
+    MAX_STOPPING,
     NOTE_LIMIT,
     AttemptStatus,
     EvolutionRunStatus,
@@ -88,7 +90,16 @@ def give_up(status: EvolutionRunStatus, failure: Failure, *, charged: bool, now:
         charged_attempts=generation.charged_attempts + int(charged),
         infrastructure_faults=faults,
     )
-    return release(with_generation(status, generation))
+    status = release(with_generation(status, generation))
+    stopping = [*(one for one in status.stopping if one != last.run_id), last.run_id]
+    return replace(status, stopping=stopping[-MAX_STOPPING:])
+
+
+def forget_ended(status: EvolutionRunStatus, runs: Mapping[str, ObservedRun]) -> EvolutionRunStatus:
+    """The status without those of its given up runs that are seen to have ended, or not to be there."""
+    ended = {run_id for run_id, run in runs.items() if not run.state.is_live and run.state is not RunState.UNKNOWN}
+    left = [run_id for run_id in status.stopping if run_id not in ended]
+    return status if len(left) == len(status.stopping) else replace(status, stopping=left)
 
 
 def release(status: EvolutionRunStatus) -> EvolutionRunStatus:

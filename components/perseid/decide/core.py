@@ -10,7 +10,16 @@ from perseid.api.result import GenerationResult
 from perseid.api.spec import EvolutionRunSpec
 from perseid.api.status import EvolutionRunStatus
 from perseid.decide import acceptance, lifecycle
-from perseid.decide.attempts import Failure, begin, give_up, look, note, with_attempt_state, with_generation
+from perseid.decide.attempts import (
+    Failure,
+    begin,
+    forget_ended,
+    give_up,
+    look,
+    note,
+    with_attempt_state,
+    with_generation,
+)
 from perseid.decide.columns import with_columns
 from perseid.decide.limits import breach, seconds_to_limit, waits_too_long
 from perseid.decide.observed import Observed, RunState
@@ -33,11 +42,11 @@ def decide(spec: EvolutionRunSpec, status: EvolutionRunStatus, observed: Observe
         raise ValueError("now needs a time zone")
     now = whole_seconds_utc(now)
     if status.phase.is_terminal:
-        return _after_the_end(spec, status, observed, now)
+        return _after_the_end(spec, forget_ended(status, observed.runs), observed, now)
     plan = _decide(spec, status, observed, now)
     kept = {generation.index for generation in plan.status.generations}
     return Plan(
-        with_columns(plan.status, spec),
+        with_columns(forget_ended(plan.status, observed.runs), spec),
         plan.action,
         _earliest(plan.requeue_after, seconds_to_limit(spec, plan.status, now)),
         tuple(generation for generation in status.generations if generation.index not in kept),
@@ -77,8 +86,9 @@ def _decide(spec: EvolutionRunSpec, status: EvolutionRunStatus, observed: Observ
         wait = seconds_to_wait(status.generations[-1], now) if status.generations else 0.0
         if wait > 0:
             return Plan(lifecycle.run(status, now), None, wait)
-        if any(run.state is RunState.UNKNOWN for run in observed.runs.values()):
-            # An earlier attempt's run that nobody can speak for may be alive: two would use the storage at once.
+        unclear = any(run.state is RunState.UNKNOWN for run in observed.runs.values())
+        if unclear or forget_ended(status, observed.runs).stopping:
+            # An earlier attempt's run that nobody can speak for may be alive, and two must never be.
             return Plan(lifecycle.run(status, now), None, WAIT_REQUEUE_SECONDS)
         if _awaits_approval(status, spec, observed):
             return Plan(lifecycle.await_approval(status, now), None)
@@ -89,7 +99,7 @@ def _decide(spec: EvolutionRunSpec, status: EvolutionRunStatus, observed: Observ
 
 def _after_the_end(spec: EvolutionRunSpec, status: EvolutionRunStatus, observed: Observed, now: datetime) -> Plan:
     stray = _terminate_stray(status, observed)
-    if stray is not None or spec.ttl_seconds_after_finished is None or status.finished_at is None:
+    if stray is not None or status.stopping or spec.ttl_seconds_after_finished is None or status.finished_at is None:
         return Plan(status, stray)
     left = spec.ttl_seconds_after_finished - (now - status.finished_at).total_seconds()
     return Plan(status, DeleteObject()) if left <= 0 else Plan(status, None, left)

@@ -12,11 +12,12 @@ from itertools import dropwhile
 from pathlib import Path
 from typing import Any
 
+import yaml
 from kfp import compiler, dsl, kubernetes
 
 from perseid.api.attempt import Attempt
 from perseid.api.identity import definition
-from perseid.api.pipeline import ResourcesSpec
+from perseid.api.pipeline import PipelineSpec, ResourcesSpec
 from perseid.api.spec import EvolutionRun
 from perseid.pipelines import components
 
@@ -47,28 +48,46 @@ def build_pipeline(run: EvolutionRun) -> Callable[..., Any]:
         attempt: int = 0,
         start_model: str = run.spec.model.ref,
     ) -> str:
-        common = {
-            "run": run,
-            "run_id": run_id,
-            "generation": generation,
-            "attempt": attempt,
-            "storage": storage,
-            "start_model": start_model,
-        }
-        synthesized = components.synthesize(**common)
-        converted = components.convert(**common, synthesized=synthesized.outputs["Output"])
-        finetuned = components.finetune(**common, converted=converted.outputs["Output"])
-        evaluated = components.evaluate(**common, finetuned=finetuned.outputs["Output"])
-        for task, resources in (
-            (synthesized, spec.stages.synthesize),
-            (converted, spec.stages.convert),
-            (finetuned, spec.stages.finetune),
-            (evaluated, spec.stages.evaluate),
-        ):
-            _place(task, spec.image, resources)
-        return evaluated.outputs["Output"]
+        return _stages(spec, run, run_id, generation, attempt, storage, start_model)
 
     return generation
+
+
+def build_template(spec: PipelineSpec) -> Callable[..., Any]:
+    """The pipeline of any generation of any run with these settings of images and resources: every parameter must be
+    given. What an operator compiles, once for all runs that share them."""
+
+    @dsl.pipeline(name=GENERATION_PIPELINE, description="One generation: synthesize, convert, finetune, evaluate.")
+    def generation(storage: str, run: dict, run_id: str, generation: int, attempt: int, start_model: str) -> str:
+        return _stages(spec, run, run_id, generation, attempt, storage, start_model)
+
+    return generation
+
+
+def _stages(
+    spec: PipelineSpec, run: Any, run_id: Any, generation: Any, attempt: Any, storage: Any, start_model: Any
+) -> Any:
+    """The DAG; returns the last stage's output."""
+    common = {
+        "run": run,
+        "run_id": run_id,
+        "generation": generation,
+        "attempt": attempt,
+        "storage": storage,
+        "start_model": start_model,
+    }
+    synthesized = components.synthesize(**common)
+    converted = components.convert(**common, synthesized=synthesized.outputs["Output"])
+    finetuned = components.finetune(**common, converted=converted.outputs["Output"])
+    evaluated = components.evaluate(**common, finetuned=finetuned.outputs["Output"])
+    for task, resources in (
+        (synthesized, spec.stages.synthesize),
+        (converted, spec.stages.convert),
+        (finetuned, spec.stages.finetune),
+        (evaluated, spec.stages.evaluate),
+    ):
+        _place(task, spec.image, resources)
+    return evaluated.outputs["Output"]
 
 
 def pipeline_arguments(attempt: Attempt) -> dict[str, Any]:
@@ -117,8 +136,19 @@ def compile_pipeline(run: EvolutionRun, output: Path) -> None:
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output.parent) as scratch:
         compiled = Path(scratch) / "pipeline.yaml"
-        compiler.Compiler().compile(build_pipeline(run), package_path=str(compiled))
-        # KFP's header repeats the parameters as comments, those of a dict in an order that differs by process.
-        lines = compiled.read_text().splitlines(keepends=True)
-        compiled.write_text("".join(dropwhile(lambda line: line.startswith("#"), lines)))
+        compiled.write_text(_compiled(build_pipeline(run)))
         compiled.replace(output)
+
+
+def compile_template(spec: PipelineSpec) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """The intermediate representation of `build_template`, and its part for Kubernetes where it has one."""
+    documents = list(yaml.safe_load_all(_compiled(build_template(spec))))
+    return documents[0], documents[1] if len(documents) > 1 else None
+
+
+def _compiled(pipeline: Any) -> str:
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / "pipeline.yaml"
+        compiler.Compiler().compile(pipeline, package_path=str(path))
+        # KFP's header repeats the parameters as comments, those of a dict in an order that differs by process.
+        return "".join(dropwhile(lambda line: line.startswith("#"), path.read_text().splitlines(keepends=True)))

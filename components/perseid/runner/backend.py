@@ -17,7 +17,7 @@ from typing import Protocol
 from perseid.api.attempt import Attempt
 from perseid.api.layout import RESULT, STAGES, read_stage_result
 from perseid.api.result import ResultError, parse_result
-from perseid.api.status import EvolutionRunStatus
+from perseid.api.status import EvolutionRunStatus, Intent
 from perseid.decide.observed import ObservedRun, RunState
 from perseid.processes import DIE_WITH, stop_group
 from perseid.runner.directory import RunDirectory, write_atomically
@@ -62,19 +62,28 @@ class LocalBackend:
 
     def observe(self, status: EvolutionRunStatus) -> Mapping[str, ObservedRun]:
         """What is known about the current run; brings it back to life where its process is gone."""
+        given_up = {run_id: ObservedRun(self._state_of(run_id)) for run_id in status.stopping}
         if status.current is None:
-            return {}
-        directory = self._directory.attempt_directory(status.current.generation, status.current.attempt)
+            return given_up
+        return {**given_up, status.current.run_id: self._observe_current(status.current)}
+
+    def _state_of(self, run_id: str) -> RunState:
+        """Of a run that was given up: without its process there is nothing of it."""
+        alive = self._process is not None and self._run_id == run_id and self._process.poll() is None
+        return RunState.RUNNING if alive else RunState.FAILED
+
+    def _observe_current(self, current: Intent) -> ObservedRun:
+        directory = self._directory.attempt_directory(current.generation, current.attempt)
         if not (directory / SUBMISSION).exists():
-            return {status.current.run_id: ObservedRun(RunState.MISSING)}
+            return ObservedRun(RunState.MISSING)
         code = self._exit_code(directory)
         if code is None:
             if self._process is None:
-                self._start(directory, status.current.run_id)
-            return {status.current.run_id: ObservedRun(RunState.RUNNING)}
+                self._start(directory, current.run_id)
+            return ObservedRun(RunState.RUNNING)
         if code != 0:
-            return {status.current.run_id: ObservedRun(RunState.FAILED, error=_why(directory, code))}
-        return {status.current.run_id: _succeeded(directory)}
+            return ObservedRun(RunState.FAILED, error=_why(directory, code))
+        return _succeeded(directory)
 
     def submit(self, attempt: Attempt) -> None:
         """Make sure that the run exists."""

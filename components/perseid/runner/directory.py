@@ -15,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 
 from perseid.api.fields import spell
 from perseid.api.identity import MAY_CHANGE, spec_changes
+from perseid.api.layout import attempt_key
 from perseid.api.problems import ProblemSet
 from perseid.api.spec import EvolutionRun
 from perseid.api.status import EvolutionRunStatus
@@ -115,7 +116,7 @@ class RunDirectory:
 
     def attempt_directory(self, generation: int, number: int) -> Path:
         """Where an attempt's stages write."""
-        return self.path / "generations" / f"{generation:03d}" / "attempts" / str(number)
+        return self.path / attempt_key(generation, number)
 
 
 def _read(file: Path, model: type[M]) -> M:
