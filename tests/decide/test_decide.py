@@ -238,7 +238,7 @@ def test_a_final_phase_stays(wanted: object) -> None:
     plan = first(spec())
     done = decide(spec(), plan.status, succeeded(plan), at(60)).status
     assert done.phase is Phase.COMPLETED
-    for observed in (Observed(spec_generation=9), Observed(backend_reachable=False)):
+    for observed in (Observed(approved_generation=9), Observed(backend_reachable=False)):
         assert decide(wanted, done, observed, at(600)) == Plan(done)  # type: ignore[arg-type]
 
 

@@ -359,3 +359,15 @@ def test_nothing_is_submitted_before_a_run_that_was_given_up_has_ended() -> None
     assert silent.requeue_after is not None
     gone = go(wanted, plan, Observed(runs={run_id_of(UID, 0, 0): ObservedRun(RunState.MISSING)}), at(80))
     assert isinstance(gone.action, Submit)
+
+
+def test_conditions_speak_of_the_newest_spec_also_after_the_end() -> None:
+    plan = first(spec())
+    done = succeeded(plan)
+    plan = go(spec(), plan, done, at(20))
+    assert plan.status.phase is Phase.COMPLETED
+    edited = go(spec({"ttlSecondsAfterFinished": 9000}), plan, Observed(spec_generation=7), at(30))
+    assert edited.status.observed_generation == 7
+    assert {one.observed_generation for one in edited.status.conditions} == {7}
+    unchanged = {one.type: one.last_transition_time for one in plan.status.conditions}
+    assert {one.type: one.last_transition_time for one in edited.status.conditions} == unchanged

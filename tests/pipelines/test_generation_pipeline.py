@@ -21,7 +21,7 @@ from perseid.api.attempt import Attempt
 from perseid.api.layout import STAGES
 from perseid.api.load import load_run
 from perseid.api.spec import EvolutionRun
-from perseid.pipelines.generation import compile_pipeline, pipeline_arguments
+from perseid.pipelines.generation import compile_pipeline
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ("quickstart.yaml", "sra-mcts-8b.yaml")
@@ -201,7 +201,7 @@ def test_an_attempt_survives_kfps_struct_in_which_every_number_is_a_float(run: E
         storage="/runs/golden",
         start_model="/runs/golden/model",
     )
-    given = json_format.ParseDict(pipeline_arguments(attempt), struct_pb2.Struct())
+    given = json_format.ParseDict(attempt.arguments(), struct_pb2.Struct())
     taken = json_format.MessageToDict(given)
     assert isinstance(taken["generation"], float)
     fields = {"run": "run", "run_id": "run_id", "generation": "generation", "attempt": "number"}
@@ -211,7 +211,7 @@ def test_an_attempt_survives_kfps_struct_in_which_every_number_is_a_float(run: E
 
 def test_the_pipelines_parameters_are_what_an_attempt_gives(compiled: list[dict[str, Any]]) -> None:
     attempt = Attempt(run=RUN, run_id="x", generation=0, number=0, storage="/s", start_model="m")
-    assert set(pipeline_arguments(attempt)) == set(compiled[0]["root"]["inputDefinitions"]["parameters"])
+    assert set(attempt.arguments()) == set(compiled[0]["root"]["inputDefinitions"]["parameters"])
 
 
 def test_the_same_run_compiles_to_the_same_bytes_in_every_process(tmp_path: Path) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field
 
 from perseid.api.base import ApiModel, Text
+from perseid.api.identity import definition
 from perseid.api.spec import EvolutionRun
 
 
@@ -30,3 +31,15 @@ class Attempt(ApiModel):
     def start_revision(self) -> str | None:
         """Revision of the start model where that is the spec's own hub id."""
         return self.run.spec.model.revision if self.start_model == self.run.spec.model.ref else None
+
+    def arguments(self) -> dict[str, Any]:
+        """The attempt as the arguments of its pipeline: the run without what may change while it is under way, and
+        without null, which KFP lacks."""
+        return {
+            "run": definition(self.run).model_dump(mode="json", by_alias=True, exclude_none=True),
+            "run_id": self.run_id,
+            "generation": self.generation,
+            "attempt": self.number,
+            "storage": self.storage,
+            "start_model": self.start_model,
+        }

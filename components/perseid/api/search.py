@@ -15,8 +15,11 @@ class BlendWeights(ApiModel):
     """Weights of a blend; only their ratio matters. An evaluator without a value for a node is left out of the mean."""
 
     ladder: Annotated[float, Field(ge=0.0, le=1000.0)] = 0.0
+    """Of the spoken score."""
     likelihood: Annotated[float, Field(ge=0.0, le=1000.0)] = 1.0
+    """Of the step's likelihood."""
     execution: Annotated[float, Field(ge=0.0, le=1000.0)] = 1.0
+    """Of the share of tests that pass."""
 
     @model_validator(mode="after")
     def _something_counts(self) -> Self:
@@ -84,7 +87,7 @@ class SearchSpec(ApiModel):
     """Steps before a path may count as complete."""
     max_depth: Annotated[int, Field(ge=1, le=64)] | None = None
     """Steps of a path at most."""
-    time_limit_seconds: Annotated[float, Field(gt=0.0)] | None = None
+    time_limit_seconds: Annotated[float, Field(gt=0.0, le=315_360_000)] | None = None
     """Wall-clock limit of one tree, beside `rounds`. A run with it cannot be repeated exactly."""
     rollout: RolloutSpec = RolloutSpec()
     """Simulation from the best new child."""

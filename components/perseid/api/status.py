@@ -108,7 +108,7 @@ class Snapshot(RecordedModel):
 
     config_map: Annotated[str, Field(max_length=253)]
     """Name of the owned ConfigMap with the compiled pipeline."""
-    pipeline_digest: Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
+    pipeline_digest: Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$", max_length=71)]
     perseid_version: Annotated[str, Field(max_length=64)]
 
 
@@ -138,7 +138,7 @@ class Columns(RecordedModel):
 class EvolutionRunStatus(RecordedModel):
     """What is known about a run. Whoever drives it writes the status first and acts after."""
 
-    uid: Annotated[str, Field(pattern=r"^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$")]
+    uid: Annotated[str, Field(pattern=r"^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$", max_length=36)]
     """Identity of this lineage of runs: the object's UID in a cluster, drawn once for a run directory."""
     observed_generation: Count = 0
     """`metadata.generation` of the spec that was last decided on."""

@@ -48,9 +48,9 @@ class FinetuneSpec(ApiModel):
     """AdamW's weight decay."""
     max_grad_norm: Annotated[float, Field(gt=0, le=1000)] = 1.0
     """Gradients are clipped to this norm."""
-    checkpoint_steps: Annotated[int, Field(ge=1)] = 20
+    checkpoint_steps: Annotated[int, Field(ge=1, le=1_000_000)] = 20
     """Optimizer steps between two checkpoints to resume from."""
-    min_samples: Annotated[int, Field(ge=1)] = 8
+    min_samples: Annotated[int, Field(ge=1, le=1_000_000)] = 8
     """With fewer training records the generation is not trained; it counts as one without a gain."""
 
 

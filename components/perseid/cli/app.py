@@ -103,7 +103,8 @@ def compile_(
 def plan(
     file: RunFile,
     uid: Annotated[
-        UUID | None, typer.Option(help="uid of the object, where it exists. Default: a placeholder drawn from its name.")
+        UUID | None,
+        typer.Option(help="uid of the object, where it exists. Default: a placeholder drawn from its name."),
     ] = None,
     namespace: Annotated[
         str | None, typer.Option("--namespace", "-n", help="Default: the file's own, else `default`.")
@@ -120,12 +121,14 @@ def plan(
     accepted = _load(file)
     from perseid.cli.plan import plan_submissions, print_plan
 
-    planned = plan_submissions(
-        accepted,
-        namespace=namespace or accepted.metadata.namespace or "default",
-        uid=None if uid is None else str(uid),
-        generations=generations,
-        storage_root=storage_root,
+    planned = _or_exit(
+        lambda: plan_submissions(
+            accepted,
+            namespace=namespace or accepted.metadata.namespace or "default",
+            uid=None if uid is None else str(uid),
+            generations=generations,
+            storage_root=storage_root,
+        )
     )
     if as_json:
         print(json.dumps(planned.to_dict(), indent=2))  # noqa: T201  # the command's answer
@@ -242,9 +245,9 @@ def add_plugins(to: typer.Typer) -> None:
     there = {command.name or getattr(command.callback, "__name__", "") for command in to.registered_commands}
     for name in CLUSTER_COMMANDS:
         if name not in there:
-            to.command(
-                name, hidden=True, context_settings={"ignore_unknown_options": True, "allow_extra_args": True}
-            )(_absent)
+            to.command(name, hidden=True, context_settings={"ignore_unknown_options": True, "allow_extra_args": True})(
+                _absent
+            )
 
 
 def _absent(context: typer.Context) -> None:

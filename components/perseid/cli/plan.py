@@ -28,13 +28,16 @@ from perseid.api.result import Gain, GenerationResult, ModelRef, Score, SetResul
 from perseid.api.spec import EvolutionRun
 from perseid.api.status import EvolutionRunStatus
 from perseid.decide import Observed, ObservedRun, RunState, StartModel, Submit, decide
+from perseid.runner.errors import RunnerError
 
 GENERATIONS_SHOWN = 10
 """Unless more are asked for."""
 OPERATOR_STORAGE = "OPERATOR-STORAGE"
 """Stands for the operator's own root where nobody has named it."""
-OBJECT_LIMIT = 1024 * 1024
-"""Bytes. Kubernetes stores objects of little more, and a run becomes one object together with its growing status."""
+PIPELINE_LIMIT = 450 * 1024
+"""Bytes. The operator refuses a compiled pipeline that is longer."""
+SUBMISSION_LIMIT = 900 * 1024
+"""Bytes. The operator sends none that is longer: a run becomes one object in Kubernetes, with its growing status."""
 
 _MOMENT = datetime(2000, 1, 1, tzinfo=UTC)
 _MANAGED_BY = "perseid.dev/operator"
@@ -110,16 +113,19 @@ def plan_submissions(
     """What a cluster would be asked for, generation after generation. Compiles the pipeline, which takes a second.
 
     `generations` bounds how many are told of (default: 10), `storage_root` is the operator's own root. Raises
-    ValueError where the uid is no UUID, and whatever KFP raises for a pipeline that it cannot compile.
+    ValueError where the uid is no UUID, and RunnerError for a pipeline that KFP cannot compile.
     """
-    from perseid.pipelines.generation import compile_template, pipeline_arguments  # KFP takes a second to import
-    from perseid_operator.names import display_name, experiment_name
-    from perseid_operator.names import storage_root as root_of
+    from perseid.api.names import display_name, experiment_name
+    from perseid.api.names import storage_root as root_of
+    from perseid.pipelines.generation import compile_template  # KFP takes a second to import
 
     name, spec = run.metadata.name, run.spec
     lineage = uid or placeholder_uid(namespace, name)
     root = root_of(spec.storage.uri, storage_root or OPERATOR_STORAGE, namespace, name, lineage)
-    pipeline, platform = compile_template(spec.pipeline)
+    try:
+        pipeline, platform = compile_template(spec.pipeline)
+    except (TypeError, ValueError) as error:
+        raise RunnerError(f"KFP cannot compile the pipeline of spec.pipeline: {error}") from error
     compiled = _canonical({"pipeline": pipeline, "platform": platform})
     shown = min(spec.generations.max, generations or GENERATIONS_SHOWN)
     runs = []
@@ -141,7 +147,7 @@ def plan_submissions(
                 storage=f"{root}/{attempt_key(submit.generation, submit.attempt)}",
                 start_model=submit.start_model.uri,
                 starts=starts,
-                bytes=len(compiled) + len(_canonical(pipeline_arguments(attempt))),
+                bytes=len(compiled) + len(_canonical(attempt.arguments())),
             )
         )
     return SubmissionPlan(
@@ -160,7 +166,7 @@ def plan_submissions(
         runs=runs,
         runs_not_shown=spec.generations.max - len(runs),
         limits=_limits(run),
-        notes=_notes(run, uid, storage_root, max((one.bytes for one in runs), default=0)),
+        notes=_notes(run, uid, storage_root, len(compiled), max((one.bytes for one in runs), default=0)),
     )
 
 
@@ -241,7 +247,7 @@ def _limits(run: EvolutionRun) -> dict[str, str]:
     }
 
 
-def _notes(run: EvolutionRun, uid: str | None, storage_root: str | None, largest: int) -> list[str]:
+def _notes(run: EvolutionRun, uid: str | None, storage_root: str | None, pipeline: int, largest: int) -> list[str]:
     notes = []
     if uid is None:
         notes.append(
@@ -265,13 +271,18 @@ def _notes(run: EvolutionRun, uid: str | None, storage_root: str | None, largest
         notes.append(f"spec.managedBy is {manager}: Perseid's operator leaves the run alone and submits nothing.")
     if run.spec.model.evolution_run == run.metadata.name:
         notes.append("spec.model.evolutionRun is the run itself: it would wait for its own model for ever.")
-    if largest > OBJECT_LIMIT:
-        notes.append(f"A submission has {largest:,} bytes; Kubernetes takes objects up to {OBJECT_LIMIT:,}.")
+    if pipeline > PIPELINE_LIMIT:
+        notes.append(
+            f"The pipeline has {pipeline:,} bytes, and the operator refuses more than {PIPELINE_LIMIT:,}: shorten"
+            " spec.pipeline.stages (labels, node selectors)."
+        )
+    if largest > SUBMISSION_LIMIT:
+        notes.append(f"A submission has {largest:,} bytes, and the operator sends no more than {SUBMISSION_LIMIT:,}.")
     return notes
 
 
 def _canonical(value: object) -> bytes:
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
 
 
 def print_plan(console: Console, plan: SubmissionPlan) -> None:
@@ -292,7 +303,7 @@ def print_plan(console: Console, plan: SubmissionPlan) -> None:
         table.add_row(field, Text(value))
     console.print(table)
     for note in plan.notes:
-        console.print(f"Note: {note}", highlight=False, markup=False, soft_wrap=True)
+        console.print(f"Note: {note}", highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
 def _runs(plan: SubmissionPlan) -> Table:

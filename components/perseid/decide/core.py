@@ -42,11 +42,11 @@ def decide(spec: EvolutionRunSpec, status: EvolutionRunStatus, observed: Observe
         raise ValueError("now needs a time zone")
     now = whole_seconds_utc(now)
     if status.phase.is_terminal:
-        return _after_the_end(spec, forget_ended(status, observed.runs), observed, now)
+        return _after_the_end(spec, _decided_on(forget_ended(status, observed.runs), observed), observed, now)
     plan = _decide(spec, status, observed, now)
     kept = {generation.index for generation in plan.status.generations}
     return Plan(
-        with_columns(forget_ended(plan.status, observed.runs), spec),
+        with_columns(_decided_on(forget_ended(plan.status, observed.runs), observed), spec),
         plan.action,
         _earliest(plan.requeue_after, seconds_to_limit(spec, plan.status, now)),
         tuple(generation for generation in status.generations if generation.index not in kept),
@@ -103,6 +103,19 @@ def _after_the_end(spec: EvolutionRunSpec, status: EvolutionRunStatus, observed:
         return Plan(status, stray)
     left = spec.ttl_seconds_after_finished - (now - status.finished_at).total_seconds()
     return Plan(status, DeleteObject()) if left <= 0 else Plan(status, None, left)
+
+
+def _decided_on(status: EvolutionRunStatus, observed: Observed) -> EvolutionRunStatus:
+    """The status with the spec's generation in it and in every condition, also those that were set long ago: kubectl
+    waits for none that speaks of an older spec."""
+    generation = observed.spec_generation
+    conditions = [
+        one if one.observed_generation == generation else replace(one, observed_generation=generation)
+        for one in status.conditions
+    ]
+    if generation == status.observed_generation and conditions == status.conditions:
+        return status
+    return replace(status, observed_generation=generation, conditions=conditions)
 
 
 def _follow(

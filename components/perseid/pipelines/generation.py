@@ -15,7 +15,6 @@ from typing import Any
 import yaml
 from kfp import compiler, dsl, kubernetes
 
-from perseid.api.attempt import Attempt
 from perseid.api.identity import definition
 from perseid.api.pipeline import PipelineSpec, ResourcesSpec
 from perseid.api.spec import EvolutionRun
@@ -34,7 +33,8 @@ def build_pipeline(run: EvolutionRun) -> Callable[..., Any]:
     only `storage` must be given.
     """
     spec = run.spec.pipeline
-    as_data = _as_data(run)
+    # KFP knows no null, and reads a parameter's default as data.
+    as_data = definition(run).model_dump(mode="json", by_alias=True, exclude_none=True)
 
     @dsl.pipeline(
         name=f"{GENERATION_PIPELINE}-{run.metadata.name}",
@@ -88,23 +88,6 @@ def _stages(
     ):
         _place(task, spec.image, resources)
     return evaluated.outputs["Output"]
-
-
-def pipeline_arguments(attempt: Attempt) -> dict[str, Any]:
-    """An attempt as the arguments of its pipeline."""
-    return {
-        "run": _as_data(attempt.run),
-        "run_id": attempt.run_id,
-        "generation": attempt.generation,
-        "attempt": attempt.number,
-        "storage": attempt.storage,
-        "start_model": attempt.start_model,
-    }
-
-
-def _as_data(run: EvolutionRun) -> dict[str, Any]:
-    """The run as a parameter: without what may change while it is under way, and without null, which KFP lacks."""
-    return definition(run).model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
 def _place(task: dsl.PipelineTask, image: str, resources: ResourcesSpec) -> None:

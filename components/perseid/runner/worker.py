@@ -10,7 +10,7 @@ from pathlib import Path
 from kfp import local
 
 from perseid.api.attempt import Attempt
-from perseid.pipelines.generation import build_pipeline, pipeline_arguments
+from perseid.pipelines.generation import build_pipeline
 from perseid.processes import DIE_WITH, die_with_starter
 
 
@@ -27,7 +27,7 @@ def main(submission: Path) -> None:
         pipeline_root=str(submission.parent / "kfp"),
         raise_on_error=True,
     )
-    build_pipeline(attempt.run)(**pipeline_arguments(attempt))
+    build_pipeline(attempt.run)(**attempt.arguments())
 
 
 if __name__ == "__main__":

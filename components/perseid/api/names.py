@@ -1,4 +1,4 @@
-"""Names that the operator gives: the same whoever computes them, whenever."""
+"""Names that are made from a run's own: the same whoever computes them, whenever."""
 
 from __future__ import annotations
 

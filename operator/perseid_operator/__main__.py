@@ -1,0 +1,28 @@
+"""`python -m perseid_operator`: the operator's process."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+
+# Kopf imports this client where it is installed, for ways to log in that the operator does not use: 90 MB for nothing.
+sys.modules.setdefault("kubernetes", None)  # type: ignore[arg-type]
+
+from perseid_operator.app import run  # noqa: E402
+from perseid_operator.logs import configure_logs  # noqa: E402
+from perseid_operator.settings import SettingsError, load_settings  # noqa: E402
+
+
+def main() -> None:
+    """Read the settings and run."""
+    try:
+        settings = load_settings(os.environ)
+    except SettingsError as error:
+        sys.exit(str(error))
+    configure_logs(settings.log_format, settings.log_level)
+    sys.exit(asyncio.run(run(settings)))
+
+
+if __name__ == "__main__":
+    main()

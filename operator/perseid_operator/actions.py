@@ -1,0 +1,140 @@
+"""Carries out what `decide` has planned."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from datetime import datetime, timedelta
+
+from perseid.api.attempt import Attempt
+from perseid.api.names import display_name, experiment_name, storage_root
+from perseid.api.status import EvolutionRunStatus
+from perseid.decide import Submit
+from perseid_operator.kfp import (
+    KfpAmbiguousError,
+    KfpClient,
+    KfpError,
+    KfpExperimentMissingError,
+    KfpRun,
+    KfpRunState,
+    RunRequest,
+)
+from perseid_operator.objects import RunObject
+from perseid_operator.snapshots import Snapshots
+from perseid_operator.submission import Doubts
+from perseid_operator.watch import RunWatch
+
+log = logging.getLogger(__name__)
+
+
+class Actions:
+    """Submits and stops pipeline runs."""
+
+    def __init__(
+        self,
+        kfp: KfpClient,
+        watch: RunWatch,
+        doubts: Doubts,
+        snapshots: Snapshots,
+        *,
+        storage: str,
+        cancel_seconds: float,
+        now: Callable[[], datetime],
+        on_submission: Callable[[str], None] = lambda result: None,
+    ) -> None:
+        """`cancel_seconds`: after that long in CANCELING a run is deleted, which ends it for certain."""
+        self._kfp = kfp
+        self._watch = watch
+        self._doubts = doubts
+        self._snapshots = snapshots
+        self._storage = storage
+        self._cancel_seconds = cancel_seconds
+        self._now = now
+        self._on_submission = on_submission
+        self._experiments: dict[str, str] = {}
+
+    async def submit(self, obj: RunObject, status: EvolutionRunStatus, submit: Submit) -> None:
+        """Create the run. Only where nothing of it can be on its way (`Doubts`); whoever calls has seen to that.
+
+        Raises RunRejectedError, SnapshotError, KubeErrors, and KfpErrors other than KfpAmbiguousError, which is noted.
+        """
+        assert status.snapshot is not None  # accept() has taken it
+        frozen = await self._snapshots.load(obj.raw, obj.run.spec.pipeline, status.snapshot)
+        experiment = await self._experiment(obj)
+        attempt = self._attempt(obj, submit)
+        request = RunRequest(
+            run_id=submit.run_id,
+            display_name=display_name(obj.namespace, obj.name, submit.generation, submit.attempt),
+            description=f"Generation {submit.generation}, attempt {submit.attempt} of EvolutionRun {obj.uid}",
+            experiment_id=experiment,
+            pipeline_spec=frozen.pipeline,
+            platform_spec=frozen.platform,
+            parameters=attempt.arguments(),
+            service_account=obj.run.spec.pipeline.service_account,
+        )
+        request.to_body()  # what cannot be sent at all is said before anything is in doubt
+        # Shielded: when this object's task is cancelled, the request is on its way all the same.
+        await asyncio.shield(asyncio.ensure_future(self._create(obj, request)))
+
+    async def _create(self, obj: RunObject, request: RunRequest) -> None:
+        self._doubts.sending(request.run_id)
+        try:
+            run = await self._kfp.create_run(request)
+        except KfpAmbiguousError as error:
+            log.warning("the submission of run %s is in doubt: %s", request.run_id, error)
+            self._on_submission("ambiguous")
+            return
+        except KfpExperimentMissingError:
+            self._experiments.pop(obj.uid, None)
+            self._doubts.rejected(request.run_id)
+            raise
+        except KfpError:
+            self._doubts.rejected(request.run_id)
+            self._on_submission("rejected")
+            raise
+        self._doubts.seen(request.run_id)
+        self._watch.note(run, request.run_id)
+        self._on_submission("created")
+        log.info("submitted run %s", request.run_id)
+
+    async def terminate(self, run_id: str) -> None:
+        """Stop a run; one that KFP does not get stopped is deleted, which takes its Workflow and pods along."""
+        known = self._watch.last(run_id)
+        since = None if known is None or known.run is None else canceling_since(known.run)
+        if since is not None and self._now() - since > timedelta(seconds=self._cancel_seconds):
+            log.warning("run %s has been CANCELING for %s s: it is deleted", run_id, round(self._cancel_seconds))
+            await self._kfp.delete(run_id)
+            return
+        if await self._kfp.terminate(run_id):
+            log.info("asked KFP to terminate run %s", run_id)
+
+    async def _experiment(self, obj: RunObject) -> str:
+        known = self._experiments.get(obj.uid)
+        if known is None:
+            name = experiment_name(obj.namespace, obj.name)
+            known = await self._kfp.ensure_experiment(name, f"EvolutionRun {obj.namespace}/{obj.name}")
+            self._experiments[obj.uid] = known
+        return known
+
+    def forget(self, obj: RunObject) -> None:
+        """The object is gone, or done with."""
+        self._experiments.pop(obj.uid, None)
+
+    def _attempt(self, obj: RunObject, submit: Submit) -> Attempt:
+        return Attempt(
+            run=obj.run,
+            run_id=submit.run_id,
+            generation=submit.generation,
+            number=submit.attempt,
+            storage=storage_root(obj.run.spec.storage.uri, self._storage, obj.namespace, obj.name, obj.uid),
+            start_model=submit.start_model.uri,
+        )
+
+
+def canceling_since(run: KfpRun) -> datetime | None:
+    """When somebody asked to stop a run that has not ended."""
+    if run.is_final:
+        return None
+    asked = [change.at for change in run.state_history if change.state is KfpRunState.CANCELING and change.at]
+    return min(asked) if asked else None

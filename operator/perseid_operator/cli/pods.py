@@ -1,0 +1,96 @@
+"""Which pod ran which stage, and what its container is about.
+
+Pods of a pipeline run carry the run's id as a label. Neither label nor annotation of Kubeflow's own names the stage:
+Argo's annotation holds the node's path (`WORKFLOW.root.synthesize.executor`, with `(1)` for a retry), and the arguments
+of a component made from a Python function name the function.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from perseid.api.layout import STAGES
+
+RUN_ID_LABEL = "pipeline/runid"
+NODE_NAME = "workflows.argoproj.io/node-name"
+CONTAINER = "main"
+
+_FUNCTION = "--function_to_execute"
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_ENDED = ("Succeeded", "Failed")
+
+
+@dataclass(frozen=True, slots=True)
+class StagePod:
+    """A pod that runs, or ran, a stage."""
+
+    namespace: str
+    name: str
+    stage: str
+    created: datetime
+    phase: str
+    started: bool
+    """Whether its container has a log."""
+    waiting: str
+    """Why the container does not run yet; empty where it does."""
+    ended: bool
+
+
+def stage_pods(pods: list[Any]) -> list[StagePod]:
+    """The pods (V1Pod) of stages, in the order of stages and of their tries. Drivers and other helpers are left out."""
+    found = [_stage_pod(pod, stage) for pod in pods if (stage := stage_of(pod)) is not None]
+    return sorted(found, key=lambda one: (STAGES.index(one.stage), one.created, one.name))
+
+
+def stage_of(pod: Any) -> str | None:
+    """The stage that a pod runs; None for any other pod."""
+    names = {container.name for container in pod.spec.containers}
+    if CONTAINER not in names:
+        return None
+    path = (pod.metadata.annotations or {}).get(NODE_NAME, "")
+    parts = [re.sub(r"\([0-9]+\)$", "", part) for part in path.split(".")]
+    if path:
+        return parts[-2] if len(parts) >= 2 and parts[-1] == "executor" and parts[-2] in STAGES else None
+    for container in pod.spec.containers:
+        words = [*(container.command or []), *(container.args or [])]
+        if container.name == CONTAINER and _FUNCTION in words[:-1]:
+            function = words[words.index(_FUNCTION) + 1]
+            return function if function in STAGES else None
+    return None
+
+
+def _stage_pod(pod: Any, stage: str) -> StagePod:
+    status = pod.status
+    containers = (status.container_statuses if status is not None else None) or []
+    container = next((one for one in containers if one.name == CONTAINER), None)
+    state = None if container is None else container.state
+    begun = state is not None and (state.running is not None or state.terminated is not None)
+    phase = (status.phase if status is not None else None) or "Pending"
+    return StagePod(
+        namespace=pod.metadata.namespace,
+        name=pod.metadata.name,
+        stage=stage,
+        created=pod.metadata.creation_timestamp or _EPOCH,
+        phase=phase,
+        started=begun,
+        waiting="" if begun else _why_waiting(status, state, phase),
+        ended=phase in _ENDED,
+    )
+
+
+def _why_waiting(status: Any, state: Any, phase: str) -> str:
+    """`ImagePullBackOff: Back-off pulling image ...`, or why no node takes the pod."""
+    if state is not None and state.waiting is not None and state.waiting.reason not in (None, "PodInitializing"):
+        return ": ".join(one for one in (state.waiting.reason, state.waiting.message) if one)
+    for one in (status.init_container_statuses if status is not None else None) or []:
+        waiting = None if one.state is None else one.state.waiting
+        if waiting is not None and waiting.reason not in (None, "PodInitializing"):
+            return ": ".join(text for text in (waiting.reason, waiting.message) if text)
+    for condition in (status.conditions if status is not None else None) or []:
+        if condition.type == "PodScheduled" and condition.status == "False":
+            return ": ".join(text for text in (condition.reason, condition.message) if text)
+    said = ": ".join(text for text in (status.reason, status.message) if text) if status is not None else ""
+    return said or f"its phase is {phase}"

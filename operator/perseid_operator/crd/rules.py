@@ -1,0 +1,93 @@
+"""Rules that no schema can say, in CEL: one twin for every validator of the spec's models.
+
+The table is keyed by the model and the name of its validator; a test fails where one has no twin. The API server's
+answer says the same as `perseid validate`, with the field's path in front of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from pydantic import BaseModel
+
+from perseid.api.engine import EMBEDDED_MODEL, ModelSpec
+from perseid.api.problems import ProblemSet
+from perseid.api.search import BlendWeights
+from perseid.api.training import EvaluationSpec
+from perseid_operator.crd.schema import Schema, cel_text
+
+Cause = Literal["FieldValueInvalid", "FieldValueRequired", "FieldValueForbidden"]
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A condition that an object must meet."""
+
+    expression: str
+    """CEL over `self`, and `oldSelf` where it is about a change."""
+    message: str
+    """What is wrong and what to do."""
+    field: str | None = None
+    """The field of the object that is to blame."""
+    cause: Cause = "FieldValueInvalid"
+    """The kind of error; it begins the API server's answer."""
+    computed: bool = False
+    """Whether the message is a CEL expression itself."""
+
+    def as_schema(self) -> Schema:
+        """The entry of `x-kubernetes-validations`."""
+        entry: Schema = {"rule": self.expression, "messageExpression" if self.computed else "message": self.message}
+        if self.field is not None:
+            entry["fieldPath"] = f".{self.field}"
+        if self.cause != "FieldValueInvalid":
+            entry["reason"] = self.cause
+        return entry
+
+
+TWINS: Mapping[tuple[type[BaseModel], str], tuple[Rule, ...]] = {
+    (ModelSpec, "_one_origin"): (
+        Rule(
+            f"!has(self.evolutionRun) || (self.ref == {cel_text(EMBEDDED_MODEL)} && !has(self.revision))",
+            "evolutionRun and ref (or revision) both name a model: keep one of them",
+            "evolutionRun",
+        ),
+    ),
+    (ProblemSet, "_source_has_what_it_needs"): (
+        Rule(
+            "!(self.source in ['jsonl', 'mbpp', 'hub']) || has(self.path)",
+            "'source ' + self.source + ' needs the field path'",
+            "path",
+            "FieldValueRequired",
+            computed=True,
+        ),
+        Rule(
+            "!(self.source in ['pack', 'humaneval']) || !has(self.path)",
+            "'source ' + self.source + ' takes no path: remove it, or set source to jsonl, mbpp or hub'",
+            "path",
+            "FieldValueForbidden",
+            computed=True,
+        ),
+        Rule(
+            "self.source != 'pack' || (has(self.split) && self.split in ['train', 'dev', 'test'])",
+            "source pack needs the field split: train, dev or test",
+            "split",
+        ),
+        Rule(
+            "self.source != 'hub' || has(self.split)", "source hub needs the field split", "split", "FieldValueRequired"
+        ),
+    ),
+    (BlendWeights, "_something_counts"): (
+        Rule(
+            "self.ladder > 0.0 || self.likelihood > 0.0 || self.execution > 0.0", "at least one weight must be above 0"
+        ),
+    ),
+    (EvaluationSpec, "_k_fits_n"): (
+        Rule(
+            "self.k.all(k, k <= self.samples)",
+            "pass@k needs at least k samples: raise evaluation.samples, or remove every k above it",
+            "k",
+        ),
+    ),
+}

@@ -1,0 +1,89 @@
+"""An EvolutionRun as Kubernetes shows it, read into the contract's models."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from perseid.api.spec import EvolutionRun
+from perseid.api.status import EvolutionRunStatus
+from perseid_operator.kube.protocol import Object
+
+MANAGER = "perseid.dev/operator"
+"""The value of `spec.managedBy` that means this operator, as none does."""
+
+
+class BadObjectError(Exception):
+    """The API server took an object that the contract does not take: the CRD is older or newer than the operator."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunObject:
+    """One version of one object."""
+
+    raw: Object
+    run: EvolutionRun
+    namespace: str
+    name: str
+    uid: str
+    generation: int
+
+    @property
+    def deleting(self) -> bool:
+        """Whether somebody has asked to delete it."""
+        return self.raw["metadata"].get("deletionTimestamp") is not None
+
+
+def read_object(raw: Object) -> RunObject:
+    """Read one. Raises BadObjectError, which says which field."""
+    metadata = raw["metadata"]
+    kept = {key: metadata[key] for key in ("name", "namespace", "labels", "annotations") if key in metadata}
+    try:
+        run = EvolutionRun.model_validate({"metadata": kept, "spec": raw.get("spec") or {}})
+    except ValidationError as error:
+        raise BadObjectError(
+            f"this version of the operator cannot read the spec: {_first(error)}; do the CRD and the operator belong to"
+            " the same release?"
+        ) from error
+    return RunObject(
+        raw, run, metadata["namespace"], metadata["name"], metadata["uid"], int(metadata.get("generation", 0))
+    )
+
+
+def read_status(raw: Object) -> EvolutionRunStatus:
+    """The status that is written, or a fresh one. Raises BadObjectError."""
+    uid = raw["metadata"]["uid"]
+    written: Mapping[str, Any] = raw.get("status") or {}
+    if not written:
+        return EvolutionRunStatus(uid=uid)
+    try:
+        return EvolutionRunStatus.model_validate({"uid": uid, **written})
+    except ValidationError as error:
+        raise BadObjectError(f"this version of the operator cannot read the status: {_first(error)}") from error
+
+
+def status_to_json(status: EvolutionRunStatus) -> dict[str, Any]:
+    """The status as Kubernetes keeps it: what is absent is left out."""
+    return status.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+def is_ours(raw: Object) -> bool:
+    """Whether this operator is to carry the run through."""
+    return (raw.get("spec") or {}).get("managedBy") in (None, MANAGER)
+
+
+def needs_work(raw: Object) -> bool:
+    """Whether there is anything left to do, apart from deleting it in time: it has not ended, a run of it has not, or
+    its spec was changed since anybody looked."""
+    status: Mapping[str, Any] = raw.get("status") or {}
+    ended = status.get("phase") in ("Completed", "Failed") and not status.get("stopping")
+    stale = status.get("observedGeneration") != raw["metadata"].get("generation", 0)
+    return is_ours(raw) and (not ended or stale)
+
+
+def _first(error: ValidationError) -> str:
+    details = error.errors(include_url=False)[0]
+    return f"{'.'.join(map(str, details['loc']))}: {details['msg']}"

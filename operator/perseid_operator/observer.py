@@ -1,0 +1,191 @@
+"""Gathers what `decide` is shown about one EvolutionRun."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Callable
+from datetime import datetime
+
+from perseid.api.names import storage_root
+from perseid.api.reasons import Phase, Reason
+from perseid.api.result import GenerationResult, ModelRef
+from perseid.api.status import AttemptStatus, EvolutionRunStatus, Intent
+from perseid.decide import Observed, ObservedRun, PipelineState, RunState, StartModel
+from perseid_operator import sight
+from perseid_operator.kfp import KfpError, KfpRateLimitedError, KfpRun, KfpUnauthorizedError
+from perseid_operator.kube.protocol import Kube, NotFoundError
+from perseid_operator.objects import RunObject, read_status
+from perseid_operator.results import ResultReader, StorageError
+from perseid_operator.submission import Doubts, Workflows
+from perseid_operator.watch import Look, RunWatch
+
+log = logging.getLogger(__name__)
+
+
+class Observer:
+    """Asks KFP, the storage and, where it may, Argo."""
+
+    def __init__(
+        self,
+        kube: Kube,
+        watch: RunWatch,
+        results: ResultReader,
+        workflows: Workflows,
+        doubts: Doubts,
+        *,
+        storage: str,
+        link: Callable[[str], str | None],
+        lost_seconds: float,
+        now: Callable[[], datetime],
+        clock: Callable[[], float],
+    ) -> None:
+        """`storage`: root for runs whose spec names none; `link`: a run's page in the UI; `lost_seconds`: how long a
+        run may be RUNNING for KFP without a Workflow."""
+        self._kube = kube
+        self._watch = watch
+        self._results = results
+        self._workflows = workflows
+        self._doubts = doubts
+        self._storage = storage
+        self._link = link
+        self._lost_seconds = lost_seconds
+        self._now = now
+        self._clock = clock
+        self._without_workflow: dict[str, float] = {}
+
+    async def observe(
+        self, obj: RunObject, status: EvolutionRunStatus, pipeline: PipelineState, since: float
+    ) -> Observed:
+        """What is there, not older than `since` (the loop's clock). An outage is part of the answer, never an error."""
+        ids = run_ids(status)
+        self._watch.follow(obj.uid, ids)
+        start_model = await self._start_model(obj, status)
+        seen = Observed(
+            spec_generation=obj.generation,
+            pipeline=pipeline,
+            start_model=start_model,
+            approved_generation=obj.run.metadata.approved_generation,
+        )
+        try:
+            looks = await self._watch.look(ids, since)
+            runs = {run_id: await self._run(obj, status, run_id, look) for run_id, look in looks.items()}
+        except KfpError as error:
+            return _outage(seen, error)
+        except StorageError as error:
+            return dataclasses.replace(seen, backend_reachable=False, backend_message=str(error))
+        if not ids and self._watch.failure is not None:
+            return _outage(seen, self._watch.failure)
+        return dataclasses.replace(seen, runs=runs)
+
+    def forget(self, obj: RunObject, status: EvolutionRunStatus) -> None:
+        """The object is gone, or done with."""
+        self._watch.follow(obj.uid, ())
+        for run_id in run_ids(status):
+            self._doubts.forget(run_id)
+            self._without_workflow.pop(run_id, None)
+
+    async def _run(self, obj: RunObject, status: EvolutionRunStatus, run_id: str, look: Look) -> ObservedRun:
+        run = look.run
+        if run is None:
+            return await self._absent(status, run_id)
+        self._doubts.seen(run_id)
+        seen = sight.observed(run, obj.run.spec.pipeline, self._link(run_id), self._now())
+        if status.current is None or run_id != status.current.run_id:
+            return seen
+        root = storage_root(obj.run.spec.storage.uri, self._storage, obj.namespace, obj.name, obj.uid)
+        current = status.current
+        if seen.state.is_live:
+            if not await self._is_lost(run):
+                return seen
+            return await self._lost(run, seen, root, current)
+        self._without_workflow.pop(run_id, None)
+        if seen.state is RunState.SUCCEEDED:
+            result = await self._results.generation(root, current.generation, current.attempt)
+            if isinstance(result, str):
+                return dataclasses.replace(seen, result_error=result)
+            return dataclasses.replace(seen, result=result)
+        return await self._failed(run, seen, root, current.generation, current.attempt)
+
+    async def _absent(self, status: EvolutionRunStatus, run_id: str) -> ObservedRun:
+        """KFP says 404. That is the end of a run that was seen; of one that never was, it may only not be there yet."""
+        attempt = _attempt(status, run_id)
+        never_seen = attempt is None or attempt.state.value == "Submitting" or run_id in status.stopping
+        if never_seen and not await self._doubts.certainly_absent(run_id):
+            return ObservedRun(RunState.UNKNOWN)
+        return ObservedRun(RunState.MISSING)
+
+    async def _is_lost(self, run: KfpRun) -> bool:
+        """KFP lets a run stay RUNNING for ever when its Workflow is deleted."""
+        workflows = await self._workflows.of(run.run_id)
+        if workflows is None or workflows:
+            self._without_workflow.pop(run.run_id, None)
+            return False
+        since = self._without_workflow.setdefault(run.run_id, self._clock())
+        return self._clock() - since >= self._lost_seconds
+
+    async def _lost(self, run: KfpRun, seen: ObservedRun, root: str, current: Intent) -> ObservedRun:
+        """It may have ended well before its Workflow went, with KFP away: its last stage has said so then."""
+        result = await self._results.generation(root, current.generation, current.attempt)
+        if isinstance(result, GenerationResult) and result.run_id == run.run_id:
+            return dataclasses.replace(seen, state=RunState.SUCCEEDED, result=result)
+        state = "nothing" if run.state is None else run.state.value
+        message = f"KFP shows the run as {state}, but its Workflow has gone"
+        return dataclasses.replace(seen, state=RunState.FAILED, reason=Reason.RUN_LOST, error=message)
+
+    async def _failed(self, run: KfpRun, seen: ObservedRun, root: str, generation: int, attempt: int) -> ObservedRun:
+        """Why it failed: what a pod or the Workflow says of the surroundings, else what the stage said of itself."""
+        told = await self._results.failure(root, generation, attempt)
+        workflows = await self._workflows.of(run.run_id)
+        found = sight.reason_in([*sight.workflow_messages(workflows or []), run.error or ""])
+        stage = next((name for name in sight.STAGE_NAMES if told is not None and told.stage == name), None)
+        if stage is None:
+            stage = next((name for name, state in seen.stages.items() if state.value == "Failed"), None)
+        if found is not None:
+            reason, message = found
+            return dataclasses.replace(seen, reason=reason, error=message, failed_stage=stage)
+        if told is not None:
+            return dataclasses.replace(seen, error=f"{told.stage}: {told.message}", failed_stage=stage)
+        if run.was_terminating:
+            return dataclasses.replace(seen, error="somebody terminated the run in KFP", failed_stage=stage)
+        where = f" in stage {stage}" if stage else ""
+        message = run.error or f"the run failed{where} without saying why; its pods' logs are in the Kubeflow UI"
+        return dataclasses.replace(seen, error=message, failed_stage=stage)
+
+    async def _start_model(self, obj: RunObject, status: EvolutionRunStatus) -> StartModel | None:
+        name = obj.run.spec.model.evolution_run
+        if name is None or status.promoted is not None:
+            return None
+        try:
+            other = read_status(await self._kube.get_run(obj.namespace, name))
+        except NotFoundError:
+            return StartModel(None, f"there is no EvolutionRun {name} in the namespace {obj.namespace}")
+        if not other.phase.is_terminal:
+            return StartModel(None, f"it is {other.phase}; it must be {Phase.COMPLETED} or {Phase.FAILED} first")
+        best: ModelRef | None = other.promoted
+        if best is None or best.is_base:
+            return StartModel(None, "it has ended without promoting a model")
+        return StartModel(best)
+
+
+def _outage(seen: Observed, error: KfpError) -> Observed:
+    return dataclasses.replace(seen, backend_reachable=False, backend_reason=_reason(error), backend_message=str(error))
+
+
+def run_ids(status: EvolutionRunStatus) -> list[str]:
+    """The runs that matter: the one under way, those being stopped, and the newest generation's others."""
+    current = [status.current.run_id] if status.current is not None else []
+    newest = status.generation
+    others = [attempt.run_id for attempt in newest.attempts] if newest is not None and current else []
+    return list(dict.fromkeys([*current, *status.stopping, *others]))
+
+
+def _attempt(status: EvolutionRunStatus, run_id: str) -> AttemptStatus | None:
+    attempts = [attempt for generation in status.generations for attempt in generation.attempts]
+    return next((attempt for attempt in attempts if attempt.run_id == run_id), None)
+
+
+def _reason(error: KfpError) -> Reason:
+    if isinstance(error, KfpUnauthorizedError):
+        return Reason.UNAUTHORIZED
+    return Reason.RATE_LIMITED if isinstance(error, KfpRateLimitedError) else Reason.UNREACHABLE

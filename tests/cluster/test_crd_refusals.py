@@ -1,0 +1,107 @@
+"""Wrong objects are refused by the API server, with the name of the field and what to do."""
+
+from __future__ import annotations
+
+import pytest
+from cluster_access import Cluster, KubectlError
+from crd_objects import RefusedError, evolution_runs, install_crd, spec_with
+
+ENDPOINT = {"baseUrl": "http://x/v1", "model": "m"}
+
+WRONG = [
+    ("seed", -1, "spec.seed", "greater than or equal to 0"),
+    ("seed", 2**31, "spec.seed", "less than or equal to 2147483647"),
+    ("seed", "1", "spec.seed", "must be of type integer"),
+    ("seed", 1.5, "spec.seed", "must be of type integer"),
+    ("suspend", "yes", "spec.suspend", "must be of type boolean"),
+    ("model.ref", "", "spec.model.ref", "at least 1 chars"),
+    ("model.ref", "m" * 1025, "spec.model.ref", "Too long"),
+    ("model.dtype", "int8", "spec.model.dtype", 'supported values: "auto", "float32"'),
+    ("model", {"evolutionRun": "a", "ref": "b"}, "spec.model.evolutionRun", "both name a model: keep one"),
+    ("model", {"evolutionRun": "a", "revision": "b"}, "spec.model.evolutionRun", "both name a model: keep one"),
+    ("model.evolutionRun", "Not_A_Name", "spec.model.evolutionRun", "should match"),
+    ("engine.type", "llama.cpp", "spec.engine.type", 'supported values: "vllm", "transformers"'),
+    ("engine.vllm.blockSize", 7, "spec.engine.vllm.blockSize", "supported values"),
+    ("engine.vllm.gpuMemoryUtilization", 0, "spec.engine.vllm.gpuMemoryUtilization", "greater than 0"),
+    ("engine.vllm.gpuMemoryUtilization", 1.1, "spec.engine.vllm.gpuMemoryUtilization", "less than or equal to 1"),
+    ("problems.train", {"source": "jsonl"}, "spec.problems.train.path", "source jsonl needs the field path"),
+    ("problems.train", {"source": "pack"}, "spec.problems.train.split", "needs the field split: train, dev or test"),
+    ("problems.dev", {"split": "prompts"}, "spec.problems.dev.split", "needs the field split: train, dev or test"),
+    ("problems.dev", {"source": "hub", "path": "p"}, "spec.problems.dev.split", "source hub needs the field split"),
+    ("problems.test", [{"source": "humaneval", "path": "p"}], "spec.problems.test[0].path", "takes no path: remove it"),
+    ("problems.test", [{"split": "test"}] * 17, "spec.problems.test", "Too many"),
+    ("problems.test", [{"split": "test", "levels": []}], "spec.problems.test[0].levels", "at least 1 items"),
+    ("synthesis.search.rounds", 0, "spec.synthesis.search.rounds", "greater than or equal to 1"),
+    (
+        "synthesis.search.evaluator",
+        {"weights": {"likelihood": 0, "execution": 0}},
+        "spec.synthesis.search.evaluator.weights",
+        "at least one weight must be above 0",
+    ),
+    ("synthesis.policyEndpoint", {"model": "m"}, "spec.synthesis.policyEndpoint.baseUrl", "Required value"),
+    ("synthesis.policyEndpoint", {**ENDPOINT, "apiKeyEnv": "a-b"}, "spec.synthesis.policyEndpoint.apiKeyEnv", "match"),
+    ("synthesis.policyEndpoint", {**ENDPOINT, "apiKey": "sk"}, "spec.synthesis.policyEndpoint.apiKey", "unknown field"),
+    ("conversion.gate.minScore", 11, "spec.conversion.gate.minScore", "less than or equal to 10"),
+    ("conversion.sampling.stop", ["s" * 65], "spec.conversion.sampling.stop[0]", "Too long"),
+    ("finetune.lora.rang", 8, "spec.finetune.lora.rang", "unknown field"),
+    ("finetune.lora.targetModules", "all", "spec.finetune.lora.targetModules", "should match"),
+    ("evaluation", {"samples": 4, "k": [1, 5]}, "spec.evaluation.k", "raise evaluation.samples"),
+    ("evaluation.k", [], "spec.evaluation.k", "at least 1 items"),
+    ("generations.max", 1001, "spec.generations.max", "less than or equal to 1000"),
+    ("pipeline.stages.train", {}, "spec.pipeline.stages.train", "unknown field"),
+    ("pipeline.stages.finetune.memory", "lots", "spec.pipeline.stages.finetune.memory", "should match"),
+    ("pipeline.stages.finetune.labels", {"k" * 318: "v"}, "spec.pipeline.stages.finetune.labels", "more than 317"),
+    ("pipeline.stages.finetune.labels", {"k": "v" * 64}, "spec.pipeline.stages.finetune.labels.k", "Too long"),
+    (
+        "pipeline.stages.finetune.nodeSelector",
+        {f"k{number}": "v" for number in range(33)},
+        "spec.pipeline.stages.finetune.nodeSelector",
+        "Too many",
+    ),
+    ("failurePolicy.rules", [{"reasons": ["RunFailed"]}], "spec.failurePolicy.rules[0].action", "Required value"),
+    ("failurePolicy.rules", [{"action": "retry"}], "spec.failurePolicy.rules[0].action", "supported values"),
+    ("budget.gpuHours", 0, "spec.budget.gpuHours", "greater than 0"),
+    ("ttlSecondsAfterFinished", -1, "spec.ttlSecondsAfterFinished", "greater than or equal to 0"),
+    ("managedBy", "", "spec.managedBy", "at least 1 chars"),
+    ("learningRate", 0.1, "spec.learningRate", "unknown field"),
+]
+
+
+@pytest.mark.parametrize(("path", "value", "field", "words"), WRONG, ids=[f"{row[2]}:{row[3]}"[:70] for row in WRONG])
+async def test_a_wrong_object_is_refused_with_the_name_of_the_field(
+    cluster: Cluster, path: str, value: object, field: str, words: str
+) -> None:
+    async with evolution_runs(cluster) as runs:
+        with pytest.raises(RefusedError) as refusal:
+            await runs.create(spec_with(path, value), dry_run=True)
+    assert field in str(refusal.value)
+    assert words in str(refusal.value)
+
+
+@pytest.mark.parametrize("name", ["a" * 54, "a.b"])
+async def test_a_name_that_is_too_long_or_has_a_dot_is_refused_with_the_reason(cluster: Cluster, name: str) -> None:
+    async with evolution_runs(cluster) as runs:
+        with pytest.raises(
+            RefusedError, match=r"metadata\.name must be at most 53 .* choose a shorter or plainer name"
+        ):
+            await runs.create({}, name, dry_run=True)
+        assert (await runs.create({}, "a" * 53, dry_run=True))["metadata"]["name"] == "a" * 53
+
+
+def test_kubectl_refuses_unknown_fields_unasked(cluster: Cluster) -> None:
+    install_crd(cluster)
+    text = """
+        apiVersion: perseid.dev/v1alpha1
+        kind: EvolutionRun
+        metadata: {name: run}
+        spec: {finetune: {lora: {rang: 8}}}
+    """
+    with pytest.raises(KubectlError, match=r'unknown field "spec\.finetune\.lora\.rang"'):
+        cluster.kubectl("create", "--namespace=default", "--filename=-", input=text)
+
+
+async def test_unknown_fields_are_pruned_for_who_does_not_want_to_be_told(cluster: Cluster) -> None:
+    async with evolution_runs(cluster) as runs:
+        stored = await runs.create({"luck": 7, "finetune": {"luck": 7}}, dry_run=True, strict=False)
+    assert "luck" not in stored["spec"]
+    assert "luck" not in stored["spec"]["finetune"]

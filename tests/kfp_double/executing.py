@@ -1,0 +1,185 @@
+"""Runs that are really carried out, with the stages' own code, on this machine.
+
+A run's process belongs to the cluster and not to the API server: it goes on when the double is killed, and the next
+double over the same state finds it again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import yaml
+from google.protobuf import json_format
+from kfp.pipeline_spec import pipeline_spec_pb2
+from pydantic import ValidationError
+
+from kfp_double.failures import INVALID, Failure
+from kfp_double.parts import Look
+from perseid.api.attempt import Attempt
+from perseid.api.layout import PROGRESS, STAGES, Layout, read_stage_result
+from perseid.api.progress import read_progress
+from perseid.api.spec import EvolutionRun
+from perseid.pipelines.generation import compile_pipeline
+from perseid.processes import DIE_WITH
+
+SUBMISSION = "submission.json"
+EXIT = "exit.json"
+STARTED = "started.json"
+LOG = "log.txt"
+SUPERVISOR = Path(__file__).with_name("supervisor.py")
+PARAMETERS = ("run", "run_id", "generation", "attempt", "storage", "start_model")
+
+
+def attempt_of(parameters: dict[str, Any]) -> Attempt:
+    """A pipeline's parameters as what its stages are told. Raises Failure (400)."""
+    missing = [name for name in PARAMETERS if name not in parameters]
+    if missing:
+        raise Failure(INVALID, f"a generation's pipeline needs the parameters {missing}")
+    try:
+        return Attempt.model_validate(
+            {"number" if name == "attempt" else name: parameters[name] for name in PARAMETERS}
+        )
+    except ValidationError as error:
+        raise Failure(INVALID, f"the parameters make no attempt: {error}") from None
+
+
+def compiled(run: EvolutionRun) -> list[dict[str, Any]]:
+    """What perseid.pipelines compiles for a run: the pipeline, and its part for Kubernetes where it has one."""
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / "pipeline.yaml"
+        compile_pipeline(run, path)
+        return list(yaml.safe_load_all(path.read_text()))
+
+
+class ProcessExecutor:
+    """Starts `python -m perseid.runner.worker` for each Workflow."""
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        die_with: int | None = None,
+        compile_run: Callable[[EvolutionRun], list[dict[str, Any]]] = compiled,
+        worker: tuple[str, ...] = ("-m", "perseid.runner.worker"),
+    ) -> None:
+        """`directory`: a place of its own for each Workflow's files. `die_with`: the process that no run outlives, by
+        default the one that started the double."""
+        self._directory = directory
+        self._die_with = die_with or os.getppid()
+        self._compile = compile_run
+        self._worker = worker
+        self._children: dict[str, subprocess.Popen[bytes]] = {}
+        self._compiling = asyncio.Lock()
+
+    async def check(self, spec: dict[str, Any], parameters: dict[str, Any]) -> None:
+        """Raises Failure where the pipeline is not the one that perseid.pipelines compiles for the run in it."""
+        attempt = attempt_of(parameters)
+        async with self._compiling:
+            wanted = await asyncio.to_thread(self._compile, attempt.run)
+        pipeline, platform = wanted[0], (wanted[1] if len(wanted) > 1 else {})
+        if _normal(spec["pipeline_spec"]) != _normal(pipeline) or (spec.get("platform_spec") or {}) != platform:
+            raise Failure(INVALID, "the posted pipeline is not what perseid.pipelines compiles for its run")
+
+    async def start(self, workflow: dict[str, Any]) -> None:
+        self._launch(workflow)
+
+    def _launch(self, workflow: dict[str, Any]) -> None:
+        directory = self._of(workflow)
+        directory.mkdir(parents=True, exist_ok=True)
+        submission = directory / SUBMISSION
+        submission.write_text(attempt_of(workflow["parameters"]).model_dump_json(by_alias=True))
+        for name in (EXIT, STARTED):
+            (directory / name).unlink(missing_ok=True)
+        environment = {**os.environ, "PYTHONUNBUFFERED": "1", DIE_WITH: str(self._die_with)}
+        command = [sys.executable, str(SUPERVISOR), str(directory), sys.executable, *self._worker, str(submission)]
+        with (directory / LOG).open("ab") as log:
+            child = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True
+            )
+        self._children[workflow["name"]] = child
+        started = {"pid": child.pid, "birth": _birth(child.pid)}
+        scratch = directory / f".{STARTED}"
+        scratch.write_text(json.dumps(started))
+        scratch.rename(directory / STARTED)
+
+    async def look(self, workflow: dict[str, Any]) -> Look:
+        directory = self._of(workflow)
+        alive = self._alive(workflow)
+        # In this order: a process that ends in between has left its exit file.
+        try:
+            code: int | None = int(json.loads((directory / EXIT).read_text())["code"])
+        except FileNotFoundError:
+            code = None if alive else -signal.SIGKILL
+        return Look(code, _tasks(attempt_of(workflow["parameters"]), workflow["tasks"], over=code is not None))
+
+    async def stop(self, workflow: dict[str, Any]) -> None:
+        """Kill the run's whole process group, as Kubernetes kills its pods."""
+        try:
+            started = json.loads((self._of(workflow) / STARTED).read_text())
+        except FileNotFoundError:
+            return
+        if started["birth"] == _birth(started["pid"]):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(started["pid"], signal.SIGKILL)
+        child = self._children.pop(workflow["name"], None)
+        if child is not None:
+            await asyncio.to_thread(child.wait)
+
+    def _alive(self, workflow: dict[str, Any]) -> bool:
+        child = self._children.get(workflow["name"])
+        if child is not None:
+            return child.poll() is None
+        try:
+            started = json.loads((self._of(workflow) / STARTED).read_text())
+        except FileNotFoundError:
+            return False
+        return bool(started["birth"] == _birth(started["pid"]))
+
+    def _of(self, workflow: dict[str, Any]) -> Path:
+        return self._directory / str(workflow["name"])
+
+
+def _tasks(attempt: Attempt, before: list[dict[str, Any]], over: bool) -> list[dict[str, Any]]:
+    """The stages as tasks, from what they write."""
+    layout = Layout.of(attempt)
+    tasks = []
+    for task in before:
+        name = task["name"]
+        directory = layout.stage(name) if name in STAGES else None
+        known = {"name": name, "retried": task["retried"], "state": None}
+        if directory is not None and directory.exists():
+            progress, result = read_progress(directory / PROGRESS), read_stage_result(directory)
+            known["start"] = int(progress.started_at if progress is not None else directory.stat().st_ctime)
+            known["state"] = "RUNNING"
+            if result is not None:
+                known["state"] = "SUCCEEDED" if result.state == "done" else "FAILED"
+                known["end"] = int((directory / "result.json").stat().st_mtime)
+            elif over:
+                known["state"], known["end"] = "FAILED", known["start"]
+        tasks.append(known)
+    return tasks
+
+
+def _normal(pipeline: Any) -> dict[str, Any]:
+    parsed = json_format.ParseDict(pipeline, pipeline_spec_pb2.PipelineSpec())
+    parsed.sdk_version = ""
+    return json_format.MessageToDict(parsed)
+
+
+def _birth(pid: int) -> str | None:
+    """When a process began, in the kernel's ticks: a number that no later process of the same id shares."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] == "Z" else fields[19]

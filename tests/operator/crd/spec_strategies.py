@@ -1,0 +1,187 @@
+"""Random specs, made from what pydantic says about the models and not from the CRD that is under test."""
+
+from __future__ import annotations
+
+import copy
+import json
+import string
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
+
+from hypothesis import assume
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from perseid.api.spec import EvolutionRunSpec
+
+TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\x00"), min_size=1, max_size=12)
+LABEL_KEYS = st.text(string.ascii_lowercase, min_size=1, max_size=12)
+
+
+def verdict(spec: Any) -> tuple[bool, bool]:
+    """Whether the contract takes the spec as it stands, types included; if not, whether only a rule between fields is
+    broken."""
+    try:
+        EvolutionRunSpec.model_validate_json(json.dumps(spec), strict=True, by_alias=True, by_name=False)
+    except ValidationError as error:
+        return False, {details["type"] for details in error.errors()} == {"value_error"}
+    return True, False
+
+
+@cache
+def _definitions() -> dict[str, Any]:
+    return EvolutionRunSpec.model_json_schema()
+
+
+def _of(schema: dict[str, Any]) -> st.SearchStrategy[Any]:
+    """Values of a JSON schema, without null: an absent field says it."""
+    if "$ref" in schema:
+        return st.deferred(lambda: _of(_definitions()["$defs"][schema["$ref"].removeprefix("#/$defs/")]))
+    if "anyOf" in schema:
+        return st.one_of(*(_of(option) for option in schema["anyOf"] if option.get("type") != "null"))
+    if "const" in schema or "enum" in schema:
+        return st.sampled_from(schema.get("enum", [schema.get("const")]))
+    match schema["type"]:
+        case "boolean":
+            return st.booleans()
+        case "integer":
+            low = schema.get("minimum", 0)
+            high = schema.get("maximum", schema.get("exclusiveMaximum", 2**53) - 1)
+            return st.one_of(st.integers(low, high), st.sampled_from([low, high]))
+        case "number":
+            return st.floats(
+                schema.get("minimum", schema.get("exclusiveMinimum", 0)),
+                schema.get("maximum", schema.get("exclusiveMaximum", 1e9)),
+                exclude_min="exclusiveMinimum" in schema,
+                exclude_max="exclusiveMaximum" in schema,
+                allow_subnormal=False,
+            )
+        case "string":
+            if "pattern" in schema:
+                return st.from_regex(schema["pattern"], fullmatch=True, alphabet=st.characters(codec="ascii")).filter(
+                    lambda text: len(text) <= 32
+                )
+            return TEXT
+        case "array":
+            most = min(schema.get("maxItems", 3), 3)
+            return st.lists(_of(schema["items"]), min_size=schema.get("minItems", 0), max_size=most)
+        case "object" if "properties" in schema:
+            return _object(schema)
+        case "object":
+            return st.dictionaries(LABEL_KEYS, _of(schema["additionalProperties"]), max_size=3)
+    raise AssertionError(f"no strategy for {schema}")
+
+
+def _object(schema: dict[str, Any]) -> st.SearchStrategy[dict[str, Any]]:
+    fields = {name: _of(part) for name, part in schema["properties"].items()}
+    required = {name: fields.pop(name) for name in schema.get("required", [])}
+    return st.fixed_dictionaries(required, optional=fields)
+
+
+def fitting_specs() -> st.SearchStrategy[dict[str, Any]]:
+    """Specs whose every field is right by itself; the rules between fields may be broken."""
+    return st.deferred(lambda: _of(_definitions()))
+
+
+@st.composite
+def valid_specs(draw: st.DrawFn) -> dict[str, Any]:
+    """Specs that the contract accepts."""
+    data = draw(fitting_specs())
+    for problems in (data.get("problems", {}).get("train"), data.get("problems", {}).get("dev")):
+        if problems is not None:
+            _mend(problems)
+    for problems in data.get("problems", {}).get("test", []):
+        _mend(problems)
+    if "k" in data.get("evaluation", {}):
+        data["evaluation"]["samples"] = 1024
+    if "evolutionRun" in data.get("model", {}):
+        data["model"] = {"evolutionRun": data["model"]["evolutionRun"]}
+    assume(verdict(data)[0])
+    return data
+
+
+def _mend(problems: dict[str, Any]) -> None:
+    """Make a random problem set one that has what its source needs."""
+    if problems.get("source", "pack") == "pack":
+        problems["split"] = "dev"
+    if problems.get("source", "pack") in ("pack", "humaneval"):
+        problems.pop("path", None)
+    else:
+        problems.setdefault("path", "a")
+        problems.setdefault("split", "train")
+
+
+LONG_TEXT = "x" * 1025
+ODD_VALUES = (
+    True, 0, -1, 1, 3.5, 10**12, "", "x", "auto", "8", LONG_TEXT, [], ["a"] * 70, [1], {}, {"a": "b"}, {"a": 1},
+)  # fmt: skip
+
+
+def full_spec() -> dict[str, Any]:
+    """A valid spec that says something about every field."""
+    resources = {"cpu": "4", "memory": "8Gi", "sharedMemory": "1Gi", "nodeSelector": {"a": "b"}, "labels": {"a": "b"}}
+    endpoint = {"baseUrl": "http://x/v1", "model": "m", "apiKeyEnv": "KEY"}
+    search = {
+        "evaluator": {"type": "blend"},
+        "rounds": 3, "branch": 2, "keep": 2, "exploration": 1.0, "unvisited": "first", "unvisitedBonus": 1.0,
+        "siblings": "history", "reflection": "none", "endGate": 9.0, "minSteps": 1, "maxDepth": 5,
+        "timeLimitSeconds": 5.0, "backpropagation": "all-children", "completenessCheck": True, "minPlanWords": 3,
+        "temperature": 1.0, "topP": 0.9, "maxStepTokens": 64, "maxReflectionTokens": 64,
+        "rollout": {"policy": "greedy", "branches": 1, "steps": 1, "alpha": 0.5, "attach": True},
+    }  # fmt: skip
+    spec = {
+        "model": {"ref": "a/b", "revision": "c"},
+        "problems": {
+            "train": {"name": "n", "source": "pack", "split": "train", "limit": 3, "levels": ["easy"]},
+            "dev": {"source": "hub", "path": "p", "split": "dev"},
+        },
+        "synthesis": {"search": search, "policyEndpoint": endpoint, "evaluatorEndpoint": endpoint},
+        "conversion": {"instructions": ["Do."], "sampling": {"stop": ["x"]}},
+        "sandbox": {"workers": 2},
+        "pipeline": {
+            "stages": {"synthesize": {**resources, "timeoutSeconds": 5}, "convert": resources},
+            "serviceAccount": "runner",
+        },
+        "storage": {"uri": "s3://a/b"},
+        "startDeadlineSeconds": 5,
+        "activeDeadlineSeconds": 50,
+        "ttlSecondsAfterFinished": 5,
+        "budget": {"gpuHours": 5.0, "mentorCost": 1.0},
+        "failurePolicy": {"rules": [{"action": "fail", "reasons": ["RunFailed"], "stages": ["convert"]}]},
+        "managedBy": "me",
+    }
+    return EvolutionRunSpec.model_validate(spec).model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+def unsaid(schema: dict[str, Any], value: Any, path: str = "spec") -> Iterator[str]:
+    """Fields of a structural schema about which the value says nothing."""
+    if "items" in schema and isinstance(value, list):
+        for item in value[:1]:
+            yield from unsaid(schema["items"], item, f"{path}[]")
+    for name, part in schema.get("properties", {}).items():
+        if name not in value:
+            yield f"{path}.{name}"
+        else:
+            yield from unsaid(part, value[name], f"{path}.{name}")
+
+
+def _places(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
+    if path:
+        yield path
+    parts = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, part in parts:
+        yield from _places(part, (*path, key))
+
+
+def odd_specs() -> Iterator[tuple[tuple[str | int, ...], Any, dict[str, Any]]]:
+    """The full spec with one value replaced: the place, the odd value and the spec, for every place and odd value."""
+    full = full_spec()
+    for path in _places(full):
+        for value in ODD_VALUES:
+            spec = copy.deepcopy(full)
+            parent: Any = spec
+            for part in path[:-1]:
+                parent = parent[part]
+            parent[path[-1]] = value
+            yield path, value, spec
