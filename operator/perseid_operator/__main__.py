@@ -10,6 +10,7 @@ import sys
 sys.modules.setdefault("kubernetes", None)  # type: ignore[arg-type]
 
 from perseid_operator.app import run  # noqa: E402
+from perseid_operator.kube.protocol import KubeError  # noqa: E402
 from perseid_operator.logs import configure_logs  # noqa: E402
 from perseid_operator.settings import SettingsError, load_settings  # noqa: E402
 
@@ -21,7 +22,10 @@ def main() -> None:
     except SettingsError as error:
         sys.exit(str(error))
     configure_logs(settings.log_format, settings.log_level)
-    sys.exit(asyncio.run(run(settings)))
+    try:
+        sys.exit(asyncio.run(run(settings)))
+    except KubeError as error:
+        sys.exit(str(error))
 
 
 if __name__ == "__main__":

@@ -10,12 +10,12 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from perseid.api.load import load_run
+from perseid.api.names import display_name, experiment_name
 from perseid.cli import exits
 from perseid.cli.app import app
 from perseid.cli.plan import PlannedRun
 from perseid.decide import run_id_of
 from perseid.pipelines.generation import compile_template
-from perseid.api.names import display_name, experiment_name
 
 ROOT = Path(__file__).parents[2]
 UID = "6f2c1f3e-8a51-4b7e-9d15-0d6a3b0c2f11"

@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from perseid.api.attempt import Attempt
 from perseid.api.layout import PROGRESS, STAGES, Layout, read_stage_result
 from perseid.api.progress import read_progress
 from perseid.api.spec import EvolutionRun
-from perseid.pipelines.generation import compile_pipeline
+from perseid.pipelines.generation import compile_pipeline, compile_template
 from perseid.processes import DIE_WITH
 
 SUBMISSION = "submission.json"
@@ -53,12 +53,25 @@ def attempt_of(parameters: dict[str, Any]) -> Attempt:
         raise Failure(INVALID, f"the parameters make no attempt: {error}") from None
 
 
-def compiled(run: EvolutionRun) -> list[dict[str, Any]]:
-    """What perseid.pipelines compiles for a run: the pipeline, and its part for Kubernetes where it has one."""
+Compiled = tuple[dict[str, Any], dict[str, Any] | None]
+"""A pipeline, and its part for Kubernetes where it has one."""
+
+
+def compiled(run: EvolutionRun) -> Iterator[Compiled]:
+    """What perseid.pipelines compiles for a run: the template that it shares with others, and its very own pipeline,
+    which people start by hand."""
+    yield compile_template(run.spec.pipeline)
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "pipeline.yaml"
         compile_pipeline(run, path)
-        return list(yaml.safe_load_all(path.read_text()))
+        pipeline, *platform = yaml.safe_load_all(path.read_text())
+    yield pipeline, platform[0] if platform else None
+
+
+def is_of_its_run(pipeline: dict[str, Any], platform: dict[str, Any] | None, run: EvolutionRun) -> bool:
+    """Whether it is one of those."""
+    posted = _normal(pipeline), platform or {}
+    return any(posted == (_normal(wanted), part or {}) for wanted, part in compiled(run))
 
 
 class ProcessExecutor:
@@ -69,14 +82,12 @@ class ProcessExecutor:
         directory: Path,
         *,
         die_with: int | None = None,
-        compile_run: Callable[[EvolutionRun], list[dict[str, Any]]] = compiled,
         worker: tuple[str, ...] = ("-m", "perseid.runner.worker"),
     ) -> None:
         """`directory`: a place of its own for each Workflow's files. `die_with`: the process that no run outlives, by
         default the one that started the double."""
         self._directory = directory
         self._die_with = die_with or os.getppid()
-        self._compile = compile_run
         self._worker = worker
         self._children: dict[str, subprocess.Popen[bytes]] = {}
         self._compiling = asyncio.Lock()
@@ -85,9 +96,8 @@ class ProcessExecutor:
         """Raises Failure where the pipeline is not the one that perseid.pipelines compiles for the run in it."""
         attempt = attempt_of(parameters)
         async with self._compiling:
-            wanted = await asyncio.to_thread(self._compile, attempt.run)
-        pipeline, platform = wanted[0], (wanted[1] if len(wanted) > 1 else {})
-        if _normal(spec["pipeline_spec"]) != _normal(pipeline) or (spec.get("platform_spec") or {}) != platform:
+            fits = await asyncio.to_thread(is_of_its_run, spec["pipeline_spec"], spec.get("platform_spec"), attempt.run)
+        if not fits:
             raise Failure(INVALID, "the posted pipeline is not what perseid.pipelines compiles for its run")
 
     async def start(self, workflow: dict[str, Any]) -> None:

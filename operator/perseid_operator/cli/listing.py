@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Literal
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
+from rich.table import Table
 
 from perseid_operator.cli.access import Access
 from perseid_operator.cli.errors import WatchEndedError
 from perseid_operator.cli.runs import SeenRun, seen_run
-from perseid_operator.cli.tables import run_line, runs_table
+from perseid_operator.cli.tables import links, run_line, runs_table
 
 BRIEF_WATCH_SECONDS = 1.0
 """A watch that ends sooner is not begun again at once: something is wrong with the API server."""
@@ -45,7 +47,9 @@ class Listing:
         if self._json:
             self._print(json.dumps([one.row() for one in runs], indent=2))
         elif runs:
-            self._console.print(runs_table(runs, datetime.now(UTC), namespaces=self._namespace is None))
+            self._console.print(self._table(runs))
+            for link in links(runs):
+                self._console.print(link, soft_wrap=True)
         else:
             where = "any namespace" if self._namespace is None else f"namespace {self._namespace}"
             Console(stderr=True).print(
@@ -99,10 +103,14 @@ class Listing:
         raw = await self._access.run(self._namespace, self._name)
         return [seen_run(raw)], str(raw["metadata"].get("resourceVersion", ""))
 
+    def _table(self, runs: Sequence[SeenRun]) -> Table:
+        every = self._namespace is None
+        return runs_table(runs, datetime.now(UTC), namespaces=every, width=self._console.width)
+
     def _tell(self, known: dict[Key, SeenRun], live: Live | None) -> None:
         if live is not None:
             rows = [known[key] for key in sorted(known)]
-            live.update(runs_table(rows, datetime.now(UTC), namespaces=self._namespace is None), refresh=True)
+            live.update(Group(self._table(rows), *links(rows)), refresh=True)
             return
         for key, one in sorted(known.items()):
             text = json.dumps(one.row()) if self._json else run_line(one)

@@ -21,6 +21,8 @@ from perseid_operator.cli.runs import SeenRun
 
 BAR = 10
 """Characters of a progress bar."""
+ROOM_FOR_ALL = 120
+"""Columns of a terminal from which on there is room for bars and reasons."""
 
 _PHASES = {"Completed": "green", "Failed": "red", "Suspended": "yellow", "Running": "cyan"}
 _GENERATIONS = {
@@ -37,37 +39,40 @@ def plain(text: str, style: str = "") -> Text:
     return Text("".join(one if one.isprintable() else " " for one in text), style=style)
 
 
-def runs_table(runs: Sequence[SeenRun], now: datetime, *, namespaces: bool) -> Table:
-    """A line for each run. Columns that all runs leave empty are left out."""
+def runs_table(runs: Sequence[SeenRun], now: datetime, *, namespaces: bool, width: int) -> Table:
+    """A line for each run, in a terminal of so many columns."""
     table = _table("")
-    links = any(one.url for one in runs)
     if namespaces:
         table.add_column("namespace", no_wrap=True)
-    table.add_column("name", no_wrap=True)
-    table.add_column("phase", no_wrap=True)
-    table.add_column("progress", no_wrap=True)
-    table.add_column("stage")
+    narrow = width < ROOM_FOR_ALL
+    for name in ("name", "phase", "progress"):
+        table.add_column(name, no_wrap=True)
+    table.add_column("doing" if narrow else "stage", overflow="ellipsis")  # gives way first
     for name in ("score", "best", "GPU-h", "age"):
-        table.add_column(name, justify="right")
-    table.add_column("reason")
-    if links:
-        table.add_column("run in the Kubeflow UI", overflow="fold")
+        table.add_column(name, justify="right", no_wrap=True)
+    if not narrow:
+        table.add_column("reason", no_wrap=True)
     for one in runs:
-        cells: list[Text | str] = [plain(one.namespace)] if namespaces else []
         row = one.row()
-        cells += [
+        progress = Text(row["generations"] or f"0/{one.generations_max}")
+        table.add_row(
+            *([plain(one.namespace)] if namespaces else []),
             plain(one.name, "bold"),
             plain(one.phase, _PHASES.get(one.phase, "")),
-            _bar(one.done).append(f" {row['generations'] or f'0/{one.generations_max}'}"),
-            one.stage,
+            progress if narrow else _bar(one.done).append(" ").append_text(progress),
+            plain(one.stage or one.reason) if narrow else one.stage,
             plain(row["score"]),
             plain(row["best"]),
             plain(row["gpu_hours"]),
             age(one.created, now),
-            plain(one.reason),
-        ]
-        table.add_row(*cells, *([_link(one.url)] if links else []))
+            *([] if narrow else [plain(one.reason)]),
+        )
     return table
+
+
+def links(runs: Iterable[SeenRun]) -> list[Text]:
+    """A line for each run that has a page in the Kubeflow UI now. They are too long for a column."""
+    return [plain(f"{one.name}: ", "bold").append_text(_link(one.url)) for one in runs if one.url]
 
 
 def run_line(one: SeenRun) -> str:
@@ -155,7 +160,7 @@ def generations_table(generations: Iterable[GenerationStatus]) -> Table:
     """What each generation was worth."""
     table = _table("generations (pass@1 on dev)")
     for name in ("generation", "phase", "start", "own", "gain in points", "kept", "attempts"):
-        table.add_column(name, justify="left" if name == "phase" else "right")
+        table.add_column(name, justify="left" if name == "phase" else "right", no_wrap=True)
     table.add_column("message", overflow="fold")
     for one in generations:
         result = one.result
@@ -212,7 +217,7 @@ def _conditions(status: EvolutionRunStatus, now: datetime) -> Table:
 
 
 def age(since: datetime | None, now: datetime) -> str:
-    """`42s`, `5m`, `3h12m` or `9d4h`, as kubectl writes it."""
+    """`42s`, `5m`, `3h12m`, `3d4h` or `9d`, as kubectl writes it."""
     if since is None:
         return ""
     seconds = max(0, round((now - since).total_seconds()))
@@ -223,12 +228,12 @@ def age(since: datetime | None, now: datetime) -> str:
         return f"{minutes}m"
     if days < 2:
         return f"{hours}h{minutes % 60}m" if minutes % 60 else f"{hours}h"
-    return f"{days}d{hours % 24}h" if hours % 24 else f"{days}d"
+    return f"{days}d{hours % 24}h" if days < 8 and hours % 24 else f"{days}d"
 
 
 def _bar(done: float) -> Text:
     full = int(done * BAR)
-    return Text("━" * full, style="green").append("━" * (BAR - full), style="dim")
+    return Text("█" * full, style="green").append("░" * (BAR - full), style="dim")
 
 
 def _link(url: str | None) -> Text:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any
 
@@ -29,16 +30,20 @@ MERGE_PATCH = "application/merge-patch+json"
 TIMEOUT_SECONDS = 30.0
 
 
-async def connect(kubeconfig: str | None = None) -> client.ApiClient:
-    """The API server's client: of the pod's own service account, or of a kubeconfig where there is none."""
+async def connect() -> client.ApiClient:
+    """The API server's client: of the pod's own service account, or of the kubeconfig (KUBECONFIG, or kubectl's own)
+    where there is none. Raises KubeError where there is neither."""
     settings = client.Configuration()
-    if kubeconfig is None:
+    try:
+        config.load_incluster_config(client_configuration=settings)  # type: ignore[no-untyped-call]
+    except config.ConfigException:
         try:
-            config.load_incluster_config(client_configuration=settings)  # type: ignore[no-untyped-call]
-        except config.ConfigException:
-            await config.load_kube_config(client_configuration=settings)
-    else:
-        await config.load_kube_config(config_file=kubeconfig, client_configuration=settings)
+            # Read now: the library's own default is what the variable said when it was imported.
+            await config.load_kube_config(config_file=os.environ.get("KUBECONFIG"), client_configuration=settings)
+        except (config.ConfigException, OSError) as error:
+            raise KubeError(
+                f"the operator runs in no pod and finds no kubeconfig that it can use ({error}); set KUBECONFIG"
+            ) from error
     return client.ApiClient(settings)
 
 

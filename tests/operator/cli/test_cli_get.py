@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
 from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
-from cluster_runs import URL, ClusterRun
+from cluster_runs import START, URL, ClusterRun
+from rich.console import Console
 from stand_in_api import StandInApi
 from typer.testing import Result
 
 from perseid.api.reasons import StageState
 from perseid.cli import exits
+from perseid_operator.cli.access import Access
+from perseid_operator.cli.listing import Listing
+from perseid_operator.cli.tables import age
 
 Perseid = Callable[..., Result]
 
@@ -33,10 +41,29 @@ def test_a_table_shows_how_far_a_run_is_what_it_is_worth_and_its_link(api: Stand
     api.put(run.object())
     result = perseid("get")
     assert result.exit_code == exits.OK, result.output
-    (line,) = [line for line in result.stdout.splitlines() if "small" in line]
-    for word in ("Running", "1/4", "finetune", "0.500", "GenerationInProgress", URL + run.run_id):
+    line, link = [line for line in result.stdout.splitlines() if "small" in line]
+    for word in ("Running", "███░░░░░░░ 1/4", "finetune", "0.500", "GenerationInProgress"):
         assert word in line
-    assert line.count("━") == 10
+    assert link == f"small: {URL + run.run_id}"
+
+
+async def test_a_terminal_of_eighty_columns_shows_a_run_on_one_line_and_redraws_it(
+    api: StandInApi, tmp_path: Path
+) -> None:
+    run = busy("nightly")
+    api.put(run.object())
+    api.watches = [
+        [lambda: api.put(run.generation(candidate=0.6, parent=0.5).object()), lambda: api.delete("lab", "nightly")]
+    ]
+    out = io.StringIO()
+    console = Console(file=out, width=80, force_terminal=True, color_system=None)
+    async with await Access.open(api.kubeconfig(tmp_path), None) as access:
+        await Listing(access, "lab", "nightly", console, "table").watch()
+    rows = [line for line in re.sub("\x1b[^A-Za-z]*[A-Za-z]", "", out.getvalue()).splitlines() if " nightly " in line]
+    first, last = rows[0], rows[-1]
+    assert all(word in first for word in ("Running", "1/4", "finetune", "0.500"))
+    assert all(word in last for word in ("Running", "2/4", "Submitting", "0.600"))
+    assert max(map(len, rows)) <= 80
 
 
 def test_json_has_the_same_for_scripts(api: StandInApi, perseid: Perseid) -> None:
@@ -57,6 +84,24 @@ def test_json_has_the_same_for_scripts(api: StandInApi, perseid: Perseid) -> Non
         "created": "2026-01-01T00:00:00+00:00",
         "url": URL + run.run_id,
     }
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [
+        (0, "0s"),
+        (119, "119s"),
+        (120, "2m"),
+        (10_799, "179m"),
+        (10_860, "3h1m"),
+        (172_800, "2d"),
+        (180_000, "2d2h"),
+        (698_400, "8d"),
+        (-5, "0s"),
+    ],
+)
+def test_an_age_is_written_as_kubectl_writes_it(seconds: int, shown: str) -> None:
+    assert age(START, START + timedelta(seconds=seconds)) == shown
 
 
 def test_one_namespace_is_shown_unless_all_are_asked_for(api: StandInApi, perseid: Perseid) -> None:

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
+import crd_objects
 import pytest
 from cluster_access import Cluster
 from cluster_runs import ClusterRun
@@ -19,7 +20,6 @@ from typer.testing import CliRunner, Result
 from perseid.api.base import APPROVED_GENERATION
 from perseid.cli import exits
 from perseid_operator.cli import commands
-from perseid_operator.crd import crd_text, custom_resource_definition
 
 pytestmark = pytest.mark.slow
 
@@ -28,10 +28,9 @@ CRD_NAME = "crd/evolutionruns.perseid.dev"
 
 
 @pytest.fixture(scope="module")
-def kind(cluster: Cluster) -> Iterator[Cluster]:
+def kind(cluster: Cluster) -> Cluster:
     """The cluster with our kind in it."""
-    cluster.kubectl("apply", "--server-side", "-f", "-", input=crd_text(custom_resource_definition()))
-    cluster.kubectl("wait", "--for=condition=Established", CRD_NAME, "--timeout=60s")
+    crd_objects.install_crd(cluster)
     return cluster
 
 
@@ -196,5 +195,5 @@ def test_a_cluster_without_the_kind_is_told_to_install_the_operator(
         assert "is not installed" in perseid("get").stderr
         assert "is not installed" in perseid("describe", "small").stderr
     finally:
-        kind.kubectl("apply", "--server-side", "-f", "-", input=crd_text(custom_resource_definition()))
-        kind.kubectl("wait", "--for=condition=Established", CRD_NAME, "--timeout=60s")
+        crd_objects._install.cache_clear()
+        crd_objects.install_crd(kind)

@@ -7,10 +7,11 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
+from cluster_access import Cluster
+from control_plane import ControlPlane
 from kfp_processes import double_process, eventually
 from kfp_samples import run_request
 
-from cluster_fixtures import Cluster, cluster, namespace, own_cluster  # noqa: F401 - fixtures
 from kfp_double import KfpDouble, Script, VirtualClock
 from kfp_double.cluster_objects import ClusterObjects
 from perseid_operator.kfp import KfpAmbiguousError, KfpClient, KfpRunState
@@ -19,7 +20,7 @@ pytestmark = pytest.mark.slow  # A control plane starts, if none has yet.
 
 
 @pytest.fixture
-async def objects(cluster: Cluster, namespace: str) -> ClusterObjects:  # noqa: F811
+async def objects(cluster: Cluster, namespace: str) -> ClusterObjects:
     return await ClusterObjects.connect(cluster.kubeconfig, namespace)
 
 
@@ -31,7 +32,7 @@ async def double(objects: ClusterObjects) -> AsyncIterator[KfpDouble]:
 
 
 @pytest.fixture
-def workflows(cluster: Cluster, namespace: str) -> Any:  # noqa: F811
+def workflows(cluster: Cluster, namespace: str) -> Any:
     def listed(run_id: str) -> list[dict[str, Any]]:
         text = cluster.kubectl(
             "get", "workflows.argoproj.io", "-n", namespace, "-l", f"pipeline/runid={run_id}", "-o", "json"
@@ -64,8 +65,8 @@ async def test_a_workflow_that_is_deleted_in_the_cluster_is_lost(
     kfp: KfpClient,
     experiment: str,
     workflows: Any,
-    cluster: Cluster,  # noqa: F811
-    namespace: str,  # noqa: F811
+    cluster: Cluster,
+    namespace: str,
 ) -> None:
     run_id = (await kfp.create_run(run_request(experiment))).run_id
     await double.advance(5.0)
@@ -96,7 +97,7 @@ async def test_without_its_cluster_the_double_reads_and_creates_nothing(
     experiment: str,
     workflows: Any,
     objects: ClusterObjects,
-    own_cluster: Any,  # noqa: F811
+    own_cluster: ControlPlane,
 ) -> None:
     run_id = (await kfp.create_run(run_request(experiment))).run_id
     objects.patience = 1.0
@@ -118,8 +119,8 @@ async def test_without_its_cluster_the_double_reads_and_creates_nothing(
 
 
 async def test_the_double_as_a_process_makes_objects_too(
-    cluster: Cluster,  # noqa: F811
-    namespace: str,  # noqa: F811
+    cluster: Cluster,
+    namespace: str,
     clients: Callable[..., KfpClient],
     workflows: Any,
 ) -> None:

@@ -28,13 +28,15 @@ STAND_IN = Path(__file__).with_name("kfp_stand_in_worker.py")
 RUN = EvolutionRun.model_validate({"metadata": {"name": "executed"}, "spec": {}})
 
 
-def generation_request(attempt: Attempt, experiment: str) -> RunRequest:
-    documents = compiled(attempt.run)
+def generation_request(attempt: Attempt, experiment: str, own: bool = False) -> RunRequest:
+    """A run of the template that the operator posts, or of the run's own pipeline."""
+    template, its_own = compiled(attempt.run)
+    pipeline, platform = its_own if own else template
     return run_request(
         experiment,
         run_id=attempt.run_id,
-        pipeline_spec=documents[0],
-        platform_spec=documents[1] if len(documents) > 1 else None,
+        pipeline_spec=pipeline,
+        platform_spec=platform,
         parameters=attempt.arguments(),
     )
 
@@ -71,13 +73,14 @@ async def ended(kfp: KfpClient, run_id: str, tasks: int) -> KfpRun:
     return found[0]
 
 
+@pytest.mark.parametrize("own", [False, True], ids=["template", "own"])
 async def test_a_posted_run_is_carried_out_and_shows_its_stages(
-    double: KfpDouble, kfp: KfpClient, experiment: str, storage: Path
+    double: KfpDouble, kfp: KfpClient, experiment: str, storage: Path, own: bool
 ) -> None:
     # Takes a second or two: a process starts and the pipeline is compiled.
     (storage / "script").write_text("succeed")
     attempt = attempt_at(storage)
-    await kfp.create_run(generation_request(attempt, experiment))
+    await kfp.create_run(generation_request(attempt, experiment, own))
     run = await ended(kfp, attempt.run_id, tasks=4)
     assert run.state is KfpRunState.SUCCEEDED
     assert {name: task.state for name, task in run.tasks.items()} == dict.fromkeys(STAGES, KfpRunState.SUCCEEDED)
@@ -191,7 +194,7 @@ async def test_a_pipeline_that_is_not_the_runs_own_is_refused(
     spoil: Callable[[RunRequest], dict[str, Any]],
     complaint: str,
 ) -> None:
-    request = generation_request(attempt_at(storage), experiment)
+    request = generation_request(attempt_at(storage), experiment, own=True)
     changes = spoil(request)
     with pytest.raises(RunRejectedError, match=complaint):
         await kfp.create_run(run_request(experiment, **{**fields(request), **changes}))
