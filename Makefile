@@ -3,7 +3,8 @@ PYTHON := .venv/bin/python
 PERSEID := .venv/bin/perseid
 UV := $(shell command -v uv || echo .venv-tools/bin/uv)
 
-.PHONY: help setup demo test test-fast lint format crash bench-synthesis check-pack lock clean
+.PHONY: help setup demo test test-fast lint format manifests control-plane crash crash-operator bench-synthesis \
+  bench-operator check-pack lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -14,7 +15,7 @@ setup: ## the environment in .venv, with .venv/bin/perseid
 demo: setup ## make the embedded model better at short Python problems
 	$(PERSEID) run examples/quickstart.yaml
 
-test: setup ## all tests, the fast ones first
+test: setup control-plane ## all tests, the fast ones first
 	$(PYTHON) -m pytest tests
 
 test-fast: setup ## the tests that start no engine and train no model
@@ -25,13 +26,27 @@ lint: setup ## style, types and the direction of imports
 	$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m mypy
 	.venv/bin/lint-imports
+	$(PYTHON) -m perseid_operator.crd --check manifests/base/crd.yaml
 
 format: setup ## put the style right
 	$(PYTHON) -m ruff check --fix .
 	$(PYTHON) -m ruff format .
 
+manifests: setup ## write what is generated in manifests/: the CRD, from perseid.api
+	$(PYTHON) -m perseid_operator.crd > manifests/base/crd.yaml.new && mv manifests/base/crd.yaml.new manifests/base/crd.yaml
+
+# Without Go, envtest's programs or a cluster the tests that need one are skipped, loudly: so this may fail.
+control-plane: setup ## a real kube-apiserver for the tests, built from its Go modules where no other is named
+	-$(PYTHON) tests/cluster/control_plane.py build
+
 crash: setup ## kill a run at ten random moments, go on each time, compare with an undisturbed one
 	$(PYTHON) benchmarks/crash.py
+
+crash-operator: setup ## kill the operator a thousand times on a real API server, and count pipeline runs
+	$(PYTHON) benchmarks/operator_crash.py
+
+bench-operator: setup ## the operator against a bare client on a real API server
+	$(PYTHON) benchmarks/operator.py
 
 bench-synthesis: setup ## synthesis against one call at a time and against the engine's saturated batch
 	$(PYTHON) benchmarks/synthesis.py

@@ -22,6 +22,8 @@ from rich.text import Text
 from perseid.api.attempt import Attempt
 from perseid.api.base import API_VERSION, KIND, replace
 from perseid.api.layout import STAGES, attempt_key
+from perseid.api.names import display_name, experiment_name
+from perseid.api.names import storage_root as root_of
 from perseid.api.pipeline import ResourcesSpec
 from perseid.api.reasons import ConditionType, Phase, Reason
 from perseid.api.result import Gain, GenerationResult, ModelRef, Score, SetResult, YieldCounts
@@ -115,8 +117,6 @@ def plan_submissions(
     `generations` bounds how many are told of (default: 10), `storage_root` is the operator's own root. Raises
     ValueError where the uid is no UUID, and RunnerError for a pipeline that KFP cannot compile.
     """
-    from perseid.api.names import display_name, experiment_name
-    from perseid.api.names import storage_root as root_of
     from perseid.pipelines.generation import compile_template  # KFP takes a second to import
 
     name, spec = run.metadata.name, run.spec

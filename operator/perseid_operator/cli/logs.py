@@ -111,7 +111,7 @@ async def _may_go_on(access: Access, seen: SeenRun, tried: Tried, wanted: Wanted
     if current is None or current.run_id != tried.run_id:
         return False
     states = [state for stage, state in current.stages.items() if stage == wanted.stage]
-    return True
+    return not states or states[0] is StageState.RUNNING
 
 
 class _Place:

@@ -237,6 +237,7 @@ async def test_a_pod_is_known_by_its_node_or_by_the_function_that_it_was_told_to
     strangers = [
         driver("convert", "r"),
         pod("root", "r", "root-driver"),
+        pod("hook", "r", "root.convert.onExit"),
         pod("agent", "r", None),
         pod("foreign", "r", "root.another-task.executor"),
         pod("foreign-function", "r", None, function="another_task"),

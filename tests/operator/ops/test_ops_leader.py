@@ -205,6 +205,35 @@ async def test_a_renewal_that_is_granted_too_late_does_not_bring_the_lead_back()
 
 
 @virtually
+async def test_a_lead_is_counted_from_when_the_renewal_was_sent_not_from_its_answer() -> None:
+    leases = Leases()
+    link = Link(leases, seconds=1.0)
+    election, _ = candidate(leases, "a", link)
+    async with election.leading() as lost:
+        # It looked at 0, was told at 0.5 that there is none, wrote then, and got its answer at 1.5.
+        assert now() == pytest.approx(1.5)
+        link.mode = "hangs"
+        await lost.wait()
+        assert now() == pytest.approx(0.5 + DEADLINE_SECONDS)
+
+
+@virtually
+async def test_a_leader_whose_time_is_over_does_not_write_any_more() -> None:
+    leases = Leases()
+    async with led_by(leases, "a") as (_, link, lost):
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, VirtualLoop)
+        link.mode = "hangs"
+        await asyncio.sleep(6)
+        # The next look begins at 7.015 and is answered at 9.915, but the process stands still until its lead is over.
+        link.mode, link.seconds = "fine", 2.9
+        loop.call_at(8.0, lambda: loop.stand_still(2.01))
+        await lost.wait()
+        await asyncio.sleep(30)
+        assert len(leases.writes) == 1
+
+
+@virtually
 async def test_a_leader_that_sees_another_in_the_lease_stops_at_once() -> None:
     leases = Leases()
     async with led_by(leases, "a") as (election, _, lost):

@@ -1,0 +1,125 @@
+"""The operator as its own process on a real API server, with exactly the rights that manifests/ ships."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from cluster_access import Cluster, KubectlError
+from crd_objects import MANIFESTS
+from operator_world import OperatorWorld, expected_runs, is_over, kill, operator_world, phase
+
+from kfp_double.simulation import Script
+
+# Each of them starts operators, which takes a second at least, and lets runs go by in real time.
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+async def world(cluster: Cluster, namespace: str, tmp_path: Path) -> AsyncIterator[OperatorWorld]:
+    """A namespace in which the operator has its Role and nothing else."""
+    for file in ("service-account.yaml", "role.yaml"):
+        cluster.kubectl("apply", "-n", namespace, "-f", str(MANIFESTS / "base" / file))
+    async with operator_world(cluster, namespace, tmp_path / "world") as made:
+        made.kubeconfig = cluster.service_account_kubeconfig(namespace, "perseid-operator")
+        yield made
+
+
+async def kubectl(world: OperatorWorld, *arguments: str) -> str:
+    return await asyncio.to_thread(world.cluster.kubectl, "-n", world.namespace, *arguments)
+
+
+async def test_kubectl_apply_and_wait_is_all_that_a_user_needs(world: OperatorWorld) -> None:
+    pid = await world.fork_operator()
+    await world.create("evolve", {"generations": {"max": 2, "patience": 2}})
+    await kubectl(world, "wait", "--for=condition=Complete", "--timeout=60s", "evorun/evolve")
+    item = (await world.objects())["evolve"]
+    assert world.double.counters().executions == expected_runs(item)
+    assert "finalizers" not in item["metadata"], "a finished object must be deletable without an operator"
+    assert "annotations" not in item["metadata"], "nobody's annotations but the user's"
+    shown = await kubectl(world, "get", "evorun", "evolve", "-o", "wide")
+    assert "Completed" in shown
+    assert "2/2" in shown
+    assert "0.450" in shown
+    events = await kubectl(world, "get", "events", "-o", "jsonpath={.items[*].reason}")
+    assert {"Submitting", "MaxGenerations"} <= set(events.split())
+    refused = [line for line in world.log.read_text().lower().splitlines() if "forbidden" in line]
+    assert all("workflows" in line for line in refused), "its Role lacks something"
+
+    # An edit that is allowed after the end does not make kubectl wait for ever.
+    await kubectl(world, "patch", "evorun", "evolve", "--type=merge", "-p", '{"spec":{"ttlSecondsAfterFinished":9000}}')
+    await kubectl(world, "wait", "--for=condition=Complete", "--timeout=30s", "evorun/evolve")
+    os.kill(pid, signal.SIGTERM)
+
+
+async def test_an_operator_that_is_killed_is_gone_on_with_by_the_next(world: OperatorWorld) -> None:
+    world.double.script(Script(pending=0.05, running=1.0))
+    for number in range(3):
+        await world.create(f"evolve-{number}", {"generations": {"max": 2, "patience": 2}})
+    for wanted in (1, 3, 4):
+        pid = await world.fork_operator()
+        await world.until(lambda _, wanted=wanted: len(world.double.counters().executions) >= wanted)
+        kill(pid)
+    await world.fork_operator()
+    await world.until(lambda objects: all(map(is_over, objects.values())))
+    expected: dict[str, int] = {}
+    for item in (await world.objects()).values():
+        expected |= expected_runs(item)
+    assert world.double.counters().executions == expected
+
+
+async def test_a_suspended_run_holds_still_and_goes_on(world: OperatorWorld) -> None:
+    world.double.script(Script(pending=0.05, running=2.0))
+    await world.fork_operator()
+    await world.create("evolve", {"generations": {"max": 2, "patience": 2}, "suspendPolicy": "terminate"})
+    await world.until(lambda _: bool(world.double.counters().executions))
+    await kubectl(world, "patch", "evorun", "evolve", "--type=merge", "-p", '{"spec":{"suspend":true}}')
+    await world.until(lambda objects: phase(objects["evolve"]) == "Suspended")
+    assert sum(world.double.alive(run_id) for run_id in world.double.run_ids()) == 0
+    await kubectl(world, "patch", "evorun", "evolve", "--type=merge", "-p", '{"spec":{"suspend":false}}')
+    await world.until(lambda objects: phase(objects["evolve"]) == "Completed")
+    assert max(world.double.counters().most_alive.values()) == 1
+
+
+async def test_an_object_that_is_deleted_while_no_operator_runs_goes_when_its_run_is_stopped(
+    world: OperatorWorld,
+) -> None:
+    world.double.script(Script(pending=0.05, running=600.0))
+    pid = await world.fork_operator()
+    await world.create("evolve", {"generations": {"max": 2, "patience": 2}})
+    await world.until(lambda _: any(world.double.alive(run_id) for run_id in world.double.run_ids()))
+    kill(pid)
+    await kubectl(world, "delete", "evorun", "evolve", "--wait=false")
+    assert "evolve" in await world.objects(), "the finalizer holds it"
+    await world.fork_operator()
+    await world.until(lambda objects: "evolve" not in objects)
+    assert sum(world.double.alive(run_id) for run_id in world.double.run_ids()) == 0
+
+
+async def test_a_hostile_object_neither_stops_the_operator_nor_blocks_the_others(world: OperatorWorld) -> None:
+    await world.fork_operator()
+    labels = {f"label-{number}": "x" * 63 for number in range(32)}
+    stages = {stage: {"labels": labels, "nodeSelector": labels} for stage in ("synthesize", "convert", "finetune")}
+    await world.create("huge", {"pipeline": {"image": "x" * 1000, "stages": stages}})
+    await world.create("emoji", {"pipeline": {"image": "registry/\N{ROCKET}"}})
+    await world.create("plain", {"generations": {"max": 1}})
+    await world.until(lambda objects: phase(objects["plain"]) == "Completed")
+    await world.until(lambda objects: phase(objects["emoji"]) == "Failed")
+    message = await kubectl(
+        world, "get", "evorun", "emoji", "-o", 'jsonpath={.status.conditions[?(@.type=="Failed")].message}'
+    )
+    assert "Basic Multilingual Plane" in message
+
+
+async def test_what_the_operator_may_not_do_it_does_not_need(world: OperatorWorld) -> None:
+    with pytest.raises(KubectlError, match="forbidden"):
+        await asyncio.to_thread(
+            world.cluster.kubectl, "-n", world.namespace, "get", "secrets", kubeconfig=world.kubeconfig
+        )
+    await world.fork_operator()
+    await world.create("evolve", {"generations": {"max": 1}, "ttlSecondsAfterFinished": 0})
+    await world.until(lambda objects: not objects, seconds=90)  # the sweep comes every half minute
