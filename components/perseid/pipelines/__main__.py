@@ -9,13 +9,15 @@ import sys
 from typing import Any
 
 from perseid.api.pipeline import PipelineSpec
-from perseid.pipelines.generation import compile_template
 from perseid.processes import die_with_starter
 
 
 def main() -> None:
     """Serve until the input ends."""
     die_with_starter()
+    # After that: it takes seconds, in which a starter can die and be followed by the next.
+    from perseid.pipelines.generation import compile_template
+
     answers = sys.stdout
     sys.stdout = sys.stderr  # what KFP prints is no answer
     for line in sys.stdin:

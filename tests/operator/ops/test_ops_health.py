@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import aiohttp
@@ -22,7 +23,7 @@ from perseid_operator.settings import Settings
 
 SETTINGS = Settings(KfpSettings(endpoint="http://kfp", request_timeout=30.0), storage="/data", poll_seconds=15.0)
 SLOW_CALLS = 4 * 30.0
-ENDS_WITHIN = 60.0
+ENDS_WITHIN = 30.0
 """Far more than any of the watched processes needs, on however busy a machine."""
 
 
@@ -245,9 +246,17 @@ asyncio.run(main())
 """
 
 
-def watched(act: str, limit: float) -> subprocess.Popen[str]:
+@contextlib.contextmanager
+def watched(act: str, limit: float) -> Iterator[subprocess.Popen[str]]:
     program = WATCHED.replace("{act}", act).replace("{limit}", str(limit))
-    return subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    started = subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    with started as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 # Two to four seconds each, and the same again to start Python: real processes, which must stand still long enough.
@@ -268,8 +277,7 @@ def test_a_process_that_is_blocked_with_the_interpreters_lock_held_ends_as_well(
 
 
 def test_a_process_that_is_stuck_in_its_own_log_ends_as_well() -> None:
-    process = watched("write_to_a_full_pipe()", limit=1.0)
-    with process:
+    with watched("write_to_a_full_pipe()", limit=1.0) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "watched\n"
         assert process.wait(timeout=ENDS_WITHIN) == 70  # Its standard error is read by nobody.
@@ -285,8 +293,7 @@ def test_a_process_whose_loop_turns_lives_longer_than_the_limit() -> None:
 
 @pytest.mark.slow  # It is stopped for longer than its limit.
 def test_a_process_that_was_stopped_as_a_whole_goes_on_when_it_is_continued() -> None:
-    process = watched("await turn(600.0)", limit=4.0)
-    with process:
+    with watched("await turn(600.0)", limit=4.0) as process:
         assert process.stdout is not None
         for expected in ("watched\n", "turns\n"):
             assert process.stdout.readline() == expected
@@ -299,4 +306,3 @@ def test_a_process_that_was_stopped_as_a_whole_goes_on_when_it_is_continued() ->
         continued = time.monotonic()
         while time.monotonic() - continued < 2.0:
             assert process.stdout.readline() == "turns\n"
-        process.kill()

@@ -227,7 +227,7 @@ async def test_a_leader_whose_time_is_over_does_not_write_any_more() -> None:
         await asyncio.sleep(6)
         # The next look begins at 7.015 and is answered at 9.915, but the process stands still until its lead is over.
         link.mode, link.seconds = "fine", 2.9
-        loop.call_at(8.0, lambda: loop.stand_still(2.01))
+        loop.call_at(9.0, lambda: loop.stand_still(1.01))
         await lost.wait()
         await asyncio.sleep(30)
         assert len(leases.writes) == 1
