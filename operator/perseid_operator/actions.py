@@ -28,6 +28,10 @@ from perseid_operator.watch import RunWatch
 log = logging.getLogger(__name__)
 
 
+class NotLeadingError(Exception):
+    """This process has lost the Lease, and is about to end."""
+
+
 class Actions:
     """Submits and stops pipeline runs."""
 
@@ -42,8 +46,10 @@ class Actions:
         cancel_seconds: float,
         now: Callable[[], datetime],
         on_submission: Callable[[str], None] = lambda result: None,
+        may_act: Callable[[], bool] = lambda: True,
     ) -> None:
-        """`cancel_seconds`: after that long in CANCELING a run is deleted, which ends it for certain."""
+        """`cancel_seconds`: after that long in CANCELING a run is deleted, which ends it for certain. `may_act`:
+        whether this process leads at this very moment."""
         self._kfp = kfp
         self._watch = watch
         self._doubts = doubts
@@ -52,6 +58,7 @@ class Actions:
         self._cancel_seconds = cancel_seconds
         self._now = now
         self._on_submission = on_submission
+        self._may_act = may_act
         self._experiments: dict[str, str] = {}
 
     async def submit(self, obj: RunObject, status: EvolutionRunStatus, submit: Submit) -> None:
@@ -78,6 +85,8 @@ class Actions:
         await asyncio.shield(asyncio.ensure_future(self._create(obj, request)))
 
     async def _create(self, obj: RunObject, request: RunRequest) -> None:
+        if not self._may_act():
+            raise NotLeadingError("another operator leads by now; it submits the run")
         self._doubts.sending(request.run_id)
         try:
             run = await self._kfp.create_run(request)

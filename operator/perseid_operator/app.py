@@ -35,11 +35,13 @@ from perseid_operator.runs import Runs
 from perseid_operator.settings import GRACE_SECONDS_BLIND, GRACE_SECONDS_SEEING, Settings
 from perseid_operator.snapshots import Snapshots
 from perseid_operator.submission import Doubts, Grace, Workflows
+from perseid_operator.telling import tell
 from perseid_operator.watch import RunWatch
 
 log = logging.getLogger(__name__)
 
 SWEEP_SECONDS = 30.0
+WATCH = "the watch on KFP's runs"
 FINALIZER = f"{GROUP}/cleanup"
 _BAD_WHEN_TRUE = (ConditionType.FAILED,)
 _BAD_WHEN_FALSE = (ConditionType.BACKEND_READY, ConditionType.ACCEPTED)
@@ -55,7 +57,8 @@ class Operator:
     watch: RunWatch
     reconciler: Reconciler
     runs: Runs
-    api: client.ApiClient
+    election: LeaderElection | None
+    """None where there is one operator alone."""
 
 
 @contextlib.asynccontextmanager
@@ -69,7 +72,6 @@ async def assemble(settings: Settings) -> AsyncIterator[Operator]:
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(api.close)
         stack.push_async_callback(compiler.close)
-        kfp = await stack.enter_async_context(KfpClient(settings.kfp, metrics.kfp_request))
         kube = KubeClient(api, workflows_namespace=settings.workflows_namespace, on_status_write=metrics.status_write)
         workflows = Workflows(kube, allowed={"auto": None, "on": True, "off": False}[settings.workflows])
         told = settings.submit_grace_seconds
@@ -77,10 +79,21 @@ async def assemble(settings: Settings) -> AsyncIterator[Operator]:
         doubts = Doubts(grace, workflows, loop.time)
         snapshots = Snapshots(kube, compiler)
 
+        election = None
+        if settings.leader_election:
+            assert settings.lease_namespace is not None  # the settings have seen to it
+            leases: Any = client.CoordinationV1Api(api)
+            election = LeaderElection(leases, settings.lease_namespace, on_change=metrics.leader)
+
+        def asked(operation: str, code: str, seconds: float) -> None:
+            metrics.kfp_request(operation, code, seconds)
+            health.beat(WATCH)
+
         def round_made() -> None:
             metrics.poll_round(time.time())
-            health.beat("the watch on KFP's runs")
+            health.beat(WATCH)
 
+        kfp = await stack.enter_async_context(KfpClient(settings.kfp, asked))
         runs: Runs
         watch = RunWatch(kfp, lambda uid: runs.wake(uid), round_made, clock=loop.time)
         observer = Observer(
@@ -104,6 +117,7 @@ async def assemble(settings: Settings) -> AsyncIterator[Operator]:
             cancel_seconds=settings.cancel_seconds,
             now=_now,
             on_submission=metrics.submission,
+            may_act=(lambda: True) if election is None else (lambda: election.is_leading),
         )
         reconciler = Reconciler(
             kube,
@@ -115,10 +129,11 @@ async def assemble(settings: Settings) -> AsyncIterator[Operator]:
             now=_now,
             clock=loop.time,
             announce=announce,
+            tell=lambda obj, old, new, seen: tell(metrics, obj, old, new, seen, _now()),
             on_pass=metrics.reconciled,
         )
         runs = Runs(kube, reconciler, health, metrics, loop.time)
-        yield Operator(settings, metrics, health, watch, reconciler, runs, api)
+        yield Operator(settings, metrics, health, watch, reconciler, runs, election)
 
 
 async def run(settings: Settings) -> int:
@@ -133,15 +148,12 @@ async def run(settings: Settings) -> int:
         server = await serve(operator.health, operator.metrics, settings.http_port)
         stack.push_async_callback(server.cleanup)
         log.info("Perseid operator %s watches %s", __version__, settings.watch_namespaces or "all namespaces")
-        if not settings.leader_election:
+        if operator.election is None:
             operator.metrics.leader(True)
             await carry_through(operator, stop)
             return 0
-        assert settings.lease_namespace is not None  # the settings have seen to it
-        leases: Any = client.CoordinationV1Api(operator.api)
-        election = LeaderElection(leases, settings.lease_namespace, on_change=operator.metrics.leader)
         operator.health.started()
-        return await _lead(operator, election, stop)
+        return await _lead(operator, operator.election, stop)
 
 
 async def _lead(operator: Operator, election: LeaderElection, stop: asyncio.Event) -> int:
@@ -178,7 +190,7 @@ async def carry_through(operator: Operator, stop: asyncio.Event) -> None:
         asyncio.create_task(_forever(operator.watch.round, settings.poll_seconds), name="watch-runs"),
         asyncio.create_task(_forever(operator.runs.sweep, SWEEP_SECONDS), name="sweep"),
     ]
-    operator.health.expect("the watch on KFP's runs")
+    operator.health.expect(WATCH)
     ready = asyncio.Event()
     started = asyncio.create_task(_when(ready, operator.health.started))
     try:
@@ -193,7 +205,7 @@ async def carry_through(operator: Operator, stop: asyncio.Event) -> None:
         )
     finally:
         operator.health.stopping()
-        operator.health.leave_off("the watch on KFP's runs")
+        operator.health.leave_off(WATCH)
         for task in (*tasks, started):
             task.cancel()
         await asyncio.gather(*tasks, started, return_exceptions=True)

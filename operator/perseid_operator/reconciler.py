@@ -17,7 +17,7 @@ from perseid.api.base import replace, whole_seconds_utc
 from perseid.api.names import history_config_map
 from perseid.api.reasons import ConditionType, Reason
 from perseid.api.status import Condition, EvolutionRunStatus, GenerationStatus
-from perseid.decide import DeleteObject, PipelineState, Plan, Submit, Terminate, clean_up, decide
+from perseid.decide import DeleteObject, Observed, PipelineState, Plan, Submit, Terminate, clean_up, decide
 from perseid.decide.lifecycle import fail
 from perseid_operator.actions import Actions
 from perseid_operator.kfp import RunRejectedError
@@ -29,6 +29,8 @@ from perseid_operator.submission import Doubts
 
 log = logging.getLogger(__name__)
 
+Tell = Callable[[RunObject, EvolutionRunStatus, EvolutionRunStatus, Observed], None]
+"""Told of every status that was written: the object, the status before and after, and what it was decided on."""
 Announce = Callable[[Object, Condition], None]
 """Told of every condition that has changed its status or reason."""
 STOPPING_SECONDS = 5.0
@@ -62,6 +64,7 @@ class Reconciler:
         now: Callable[[], datetime],
         clock: Callable[[], float],
         announce: Announce = lambda obj, condition: None,
+        tell: Tell = lambda obj, old, new, observed: None,
         on_pass: Callable[[str, float], None] = lambda result, seconds: None,
     ) -> None:
         """`progress_seconds`: least time between two writes that only tell progress."""
@@ -74,6 +77,7 @@ class Reconciler:
         self._now = now
         self._clock = clock
         self._announce = announce
+        self._tell = tell
         self._on_pass = on_pass
         self._memories: dict[str, Memory] = {}
 
@@ -113,6 +117,8 @@ class Reconciler:
         observed = await self._observer.observe(obj, status, await self._pipeline(obj, status), memory.acted_at)
         plan = decide(obj.run.spec, status, observed, self._now())
         written, wait = await self._write(obj, status, plan)
+        if written is not raw:
+            self._tell(obj, status, plan.status, observed)
         if isinstance(plan.action, DeleteObject):
             await self._kube.delete_run(written)
             return written, None, "acted"

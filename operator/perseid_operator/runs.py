@@ -9,6 +9,7 @@ import random
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from perseid.decide import DeleteObject, Observed, decide
@@ -136,16 +137,21 @@ class Runs:
         return (0.0 if failures == 0 else _backoff(failures, None)), failures + 1
 
     async def sweep(self) -> None:
-        """Delete what has been finished for long enough, and count phases."""
+        """Delete what has been finished for long enough, count phases, and tell how old the oldest progress is."""
         phases: Counter[tuple[str, str]] = Counter()
+        oldest: dict[str, float] = {}
         for known in list(self._known.values()):
             raw = known.newest
-            phases[raw["metadata"]["namespace"], (raw.get("status") or {}).get("phase", "Pending")] += 1
+            namespace, status = raw["metadata"]["namespace"], raw.get("status") or {}
+            phases[namespace, status.get("phase", "Pending")] += 1
+            if status.get("phase") == "Running":
+                oldest[namespace] = min(oldest.get(namespace, float("inf")), last_progress(status))
             if needs_work(raw) or (raw.get("spec") or {}).get("ttlSecondsAfterFinished") is None:
                 continue
             with contextlib.suppress(BadObjectError):
                 await self._delete_if_due(raw)
         self._metrics.phases(phases)
+        self._metrics.oldest_progress(oldest)
 
     async def _delete_if_due(self, raw: Object) -> None:
         obj, now = read_object(raw), self._reconciler.now()
@@ -156,6 +162,13 @@ class Runs:
             log.info("deleted %s/%s: its time to live is over", obj.namespace, obj.name)
         except KubeError as error:
             log.warning("%s/%s should be deleted, but: %s", obj.namespace, obj.name, error)
+
+
+def last_progress(status: Mapping[str, Any]) -> float:
+    """When the run last got on, in seconds since the epoch: its conditions and attempts tell."""
+    times = [condition.get("lastTransitionTime") for condition in status.get("conditions", [])]
+    times += [(status.get("current") or {}).get("intentTime"), status.get("startedAt")]
+    return max((datetime.fromisoformat(time).timestamp() for time in times if time), default=0.0)
 
 
 def slim(raw: Object) -> Object:

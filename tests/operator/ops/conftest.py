@@ -7,8 +7,6 @@ from collections.abc import Iterator
 
 import pytest
 
-from cluster_fixtures import *  # noqa: F403
-
 
 @pytest.fixture
 def restored_logs() -> Iterator[None]:

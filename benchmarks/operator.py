@@ -1,0 +1,216 @@
+"""The operator against a bare client, on a real API server, with a thousand EvolutionRuns at once.
+
+- bare: how many status writes a second a client alone gets through, 32 at a time;
+- burst: a thousand EvolutionRuns are created as fast as the API server takes them; the time from each one's creation to
+  its first action (the intent of its first run in its status), and the operator's passes and status writes a second;
+- steady: all of them have a run that waits for pods; what the operator asks of KFP, and what it weighs;
+- recovery: the operator is killed, and the next one has had a look at all of them.
+
+KFP is the tests' double, without its limit of five creations a second: it would be all that is measured. Other load on
+the machine falsifies everything, so the load is told. `--runs N` changes the size.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import re
+import socket
+import statistics
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+TESTS = Path(__file__).resolve().parents[1] / "tests"
+sys.path[:0] = [str(TESTS), str(TESTS / "cluster")]
+
+from cluster_access import Cluster  # noqa: E402
+from cluster_binaries import find_or_build  # noqa: E402
+from control_plane import ControlPlane  # noqa: E402
+from kubernetes_asyncio import watch  # noqa: E402
+from kubernetes_asyncio.client import CustomObjectsApi  # noqa: E402
+from operator_world import GROUP, PLURAL, VERSION, OperatorWorld, kill, operator_world  # noqa: E402
+
+from kfp_double.simulation import Script, Timing  # noqa: E402
+from perseid_operator.kube.client import KubeClient  # noqa: E402
+
+NAMESPACE = "bench"
+AT_ONCE = 32
+SPEC = {"generations": {"max": 3, "patience": 3}}
+
+
+async def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=1000)
+    runs = parser.parse_args().runs
+    load = os.getloadavg()[0]
+    port = _free_port()
+    with tempfile.TemporaryDirectory(prefix="perseid-operator-bench-") as scratch:
+        directory = Path(scratch)
+        (directory / "control-plane").mkdir()
+        with ControlPlane(find_or_build(os.environ, print), directory / "control-plane") as cluster:
+            cluster.kubectl("create", "namespace", NAMESPACE)
+            cluster.kubectl("create", "namespace", "bare")
+            timing = replace(Timing().scaled(0.1), rate=1e6, burst=1000, create=0.0, list_per_run=0.0)
+            settings = {"PERSEID_POLL_SECONDS": "15", "PERSEID_HTTP_PORT": str(port), "PERSEID_WORKFLOWS": "off"}
+            async with operator_world(
+                cluster,
+                NAMESPACE,
+                directory / "world",
+                script=Script(pending=None, running=None),
+                timing=timing,
+                PERSEID_LOG_LEVEL="WARNING",
+                **settings,
+            ) as world:
+                report = {"runs": runs, "load_before": round(load, 2), **await _measure(world, cluster, runs, port)}
+    print(json.dumps(report, indent=2))
+
+
+async def _measure(world: OperatorWorld, cluster: Cluster, runs: int, port: int) -> dict[str, Any]:
+    bare = await _bare(cluster, 300)
+    pid = await world.fork_operator()
+    await _metric(port, "perseid_operator_reconcile_total")
+    began, created, acted = await _burst(world, runs)
+    busy = max(acted.values()) - began
+    waits = sorted(acted[name] - created[name] for name in acted)
+    passes = await _metric(port, "perseid_operator_reconcile_total")
+    writes = await _metric(port, "perseid_operator_status_writes_total", result="written")
+    await _settle(port)
+    steady = await _steady(port, pid)
+    kill(pid)
+    restarted = time.monotonic()
+    await world.fork_operator()
+    while await _metric(port, "perseid_operator_reconcile_total") < runs:
+        await asyncio.sleep(0.1)  # the count is all that tells
+    recovery = time.monotonic() - restarted
+    executions = world.double.counters().executions
+    return {
+        "bare_status_writes_per_second": round(bare, 1),
+        "burst": {
+            "created_in_seconds": round(max(created.values()) - began, 1),
+            "all_acted_on_in_seconds": round(busy, 1),
+            "first_action_p50_seconds": round(statistics.median(waits), 3),
+            "first_action_p99_seconds": round(waits[int(0.99 * (len(waits) - 1))], 3),
+            "objects_per_second": round(runs / busy, 1),
+            "passes_per_second": round(passes / busy, 1),
+            "status_writes_per_second": round(writes / busy, 1),
+            "status_writes_to_bare": round(writes / busy / bare, 3),
+        },
+        "steady": steady,
+        "recovery_seconds": round(recovery, 1),
+        "executed_twice": sum(count > 1 for count in executions.values()),
+    }
+
+
+async def _bare(cluster: Cluster, count: int) -> float:
+    """Status writes a second of a client that does nothing else."""
+    async with cluster.client() as api:
+        custom: Any = CustomObjectsApi(api)
+        kube = KubeClient(api)
+        objects = []
+        for number in range(count):
+            body = {"apiVersion": f"{GROUP}/{VERSION}", "kind": "EvolutionRun", "metadata": {"name": f"bare-{number}"}}
+            objects.append(
+                await custom.create_namespaced_custom_object(GROUP, VERSION, "bare", PLURAL, {**body, "spec": SPEC})
+            )
+        turns = asyncio.Semaphore(AT_ONCE)
+
+        async def write(item: Any) -> None:
+            async with turns:
+                await kube.write_status(item, {"uid": item["metadata"]["uid"], "phase": "Running"})
+
+        began = time.monotonic()
+        await asyncio.gather(*map(write, objects))
+        return count / (time.monotonic() - began)
+
+
+async def _burst(world: OperatorWorld, runs: int) -> tuple[float, dict[str, float], dict[str, float]]:
+    """Create everything; when each was created and when its first intent was seen, by name."""
+    created: dict[str, float] = {}
+    acted: dict[str, float] = {}
+    async with world.cluster.client() as api:
+        custom: Any = CustomObjectsApi(api)
+
+        async def follow() -> None:
+            async with watch.Watch().stream(
+                custom.list_namespaced_custom_object, GROUP, VERSION, world.namespace, PLURAL
+            ) as stream:
+                async for event in stream:
+                    name = event["object"]["metadata"]["name"]
+                    if event["object"].get("status", {}).get("current"):
+                        acted.setdefault(name, time.monotonic())
+                    if len(acted) == runs:
+                        return
+
+        following = asyncio.create_task(follow())
+        turns = asyncio.Semaphore(AT_ONCE)
+
+        async def create(number: int) -> None:
+            async with turns:
+                body = {
+                    "apiVersion": f"{GROUP}/{VERSION}",
+                    "kind": "EvolutionRun",
+                    "metadata": {"name": f"run-{number}"},
+                    "spec": SPEC,
+                }
+                await custom.create_namespaced_custom_object(GROUP, VERSION, world.namespace, PLURAL, body)
+                created[f"run-{number}"] = time.monotonic()
+
+        began = time.monotonic()
+        await asyncio.gather(*(create(number) for number in range(runs)))
+        await asyncio.wait_for(following, 600)
+    return began, created, acted
+
+
+async def _settle(port: int) -> None:
+    """Wait until two looks, some seconds apart, find that nothing was written in between."""
+    before = -1.0
+    while (now := await _metric(port, "perseid_operator_status_writes_total")) != before:
+        before = now
+        await asyncio.sleep(20)  # a poll and a bit
+
+
+async def _steady(port: int, pid: int) -> dict[str, Any]:
+    calls = await _metric(port, "perseid_operator_kfp_requests_total")
+    rounds = await _metric(port, "perseid_operator_kfp_requests_total", operation="check")
+    await asyncio.sleep(45)
+    more = await _metric(port, "perseid_operator_kfp_requests_total") - calls
+    status = Path(f"/proc/{pid}/status").read_text()
+    return {
+        "kfp_calls_per_poll": round(more / 3, 1),
+        "idle_checks": await _metric(port, "perseid_operator_kfp_requests_total", operation="check") - rounds,
+        "rss_mib": round(int(re.search(r"VmRSS:\s+(\d+)", status).group(1)) / 1024),  # type: ignore[union-attr]
+    }
+
+
+async def _metric(port: int, name: str, **labels: str) -> float:
+    """The sum of a metric's series with these labels; waits until the operator answers."""
+    wanted = [f'{key}="{value}"' for key, value in labels.items()]
+    async with aiohttp.ClientSession() as session:
+        while True:
+            try:
+                async with session.get(f"http://127.0.0.1:{port}/metrics") as answer:
+                    lines = (await answer.text()).splitlines()
+                break
+            except aiohttp.ClientError:
+                await asyncio.sleep(0.05)
+    series = [line for line in lines if re.match(rf"{name}[{{ ]", line) and all(one in line for one in wanted)]
+    return sum(float(line.rsplit(" ", 1)[1]) for line in series)
+
+
+def _free_port() -> int:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return int(taken.getsockname()[1])
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
