@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from perseid.api.attempt import Attempt
 from perseid.api.names import display_name, experiment_name, storage_root
 from perseid.api.status import EvolutionRunStatus
-from perseid.decide import Submit
+from perseid.decide import SUBMIT_SECONDS, Submit
 from perseid_operator.kfp import (
     KfpAmbiguousError,
     KfpClient,
@@ -28,8 +28,8 @@ from perseid_operator.watch import RunWatch
 log = logging.getLogger(__name__)
 
 
-class NotLeadingError(Exception):
-    """This process has lost the Lease, and is about to end."""
+class PostponedError(Exception):
+    """It may not be done now; another pass decides again."""
 
 
 class Actions:
@@ -82,11 +82,14 @@ class Actions:
         )
         request.to_body()  # what cannot be sent at all is said before anything is in doubt
         # Shielded: when this object's task is cancelled, the request is on its way all the same.
-        await asyncio.shield(asyncio.ensure_future(self._create(obj, request)))
+        assert status.current is not None  # that is what is being submitted
+        await asyncio.shield(asyncio.ensure_future(self._create(obj, request, status.current.intent_time)))
 
-    async def _create(self, obj: RunObject, request: RunRequest) -> None:
+    async def _create(self, obj: RunObject, request: RunRequest, intended_at: datetime) -> None:
         if not self._may_act():
-            raise NotLeadingError("another operator leads by now; it submits the run")
+            raise PostponedError("another operator leads by now; it submits the run")
+        if self._now() - intended_at > timedelta(seconds=SUBMIT_SECONDS):
+            raise PostponedError("getting ready to submit the run took too long: its intent has to be written anew")
         self._doubts.sending(request.run_id)
         try:
             run = await self._kfp.create_run(request)

@@ -76,7 +76,7 @@ async def assemble(settings: Settings) -> AsyncIterator[Operator]:
         workflows = Workflows(kube, allowed={"auto": None, "on": True, "off": False}[settings.workflows])
         told = settings.submit_grace_seconds
         grace = Grace(told or GRACE_SECONDS_BLIND, told or GRACE_SECONDS_SEEING)
-        doubts = Doubts(grace, workflows, loop.time)
+        doubts = Doubts(grace, workflows, _now)
         snapshots = Snapshots(kube, compiler)
 
         election = None

@@ -111,7 +111,9 @@ class Observer:
         """KFP says 404. That is the end of a run that was seen; of one that never was, it may only not be there yet."""
         attempt = _attempt(status, run_id)
         never_seen = attempt is None or attempt.state.value == "Submitting" or run_id in status.stopping
-        if never_seen and not await self._doubts.certainly_absent(run_id):
+        # Of an attempt that the status does not tell of any more nothing is known: as if it had been sent just now.
+        intended_at = self._now() if attempt is None else attempt.submitted_at
+        if never_seen and not await self._doubts.certainly_absent(run_id, intended_at):
             return ObservedRun(RunState.UNKNOWN)
         return ObservedRun(RunState.MISSING)
 

@@ -146,7 +146,7 @@ class Reconciler:
             await self._keep(obj, generation)
         written = await self._kube.write_status(obj.raw, status_to_json(status))
         memory.progress_at = self._clock()
-        if status.current is not None and (old.current is None or old.current.run_id != status.current.run_id):
+        if status.current is not None and _intent(status) != _intent(old):
             self._doubts.intended(status.current.run_id)
         for condition in status.conditions:
             before = old.condition(condition.type)
@@ -220,6 +220,10 @@ class Reconciler:
         self._observer.forget(obj, status)
         self._actions.forget(obj)
         self._memories.pop(obj.uid, None)
+
+
+def _intent(status: EvolutionRunStatus) -> tuple[str, datetime] | None:
+    return None if status.current is None else (status.current.run_id, status.current.intent_time)
 
 
 def without_progress(status: EvolutionRunStatus) -> EvolutionRunStatus:

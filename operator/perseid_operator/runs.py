@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import Any
 
 from perseid.decide import DeleteObject, Observed, decide
+from perseid_operator.actions import PostponedError
 from perseid_operator.health import Health
 from perseid_operator.kfp import KfpError, KfpRateLimitedError
 from perseid_operator.kube.protocol import ConflictError, Kube, KubeError, NotFoundError, Object, UnavailableError
@@ -108,7 +109,7 @@ class Runs:
         except NotFoundError as error:
             log.info("the object has gone: %s", error)
             return await self._read_again(known, failures)
-        except (KubeError, KfpError, BadObjectError) as error:
+        except (KubeError, KfpError, BadObjectError, PostponedError) as error:
             self._metrics.failed(type(error).__name__)
             log.warning("this pass has failed, another will follow: %s", error)
             return _backoff(failures, error), failures + 1

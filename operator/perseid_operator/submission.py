@@ -3,11 +3,14 @@
 KFP takes our run id, but a second POST of it starts the run a second time, and a POST that failed may still execute
 (it makes the Workflow first, and its row after). So a POST is sent only where it is certain that none is on its way:
 
-1. The intent stands in the status, written with the object's version as a condition. Whoever wrote it just now is the
-   only one who can have sent anything, and has not yet.
+1. The intent stands in the status with its time, written with the object's version as a condition. Whoever wrote it
+   just now is the only one who can have sent anything, and has not yet. He sends within `SUBMIT_SECONDS` of that time,
+   or writes it anew first.
 2. KFP says 404 for the id, and no Workflow carries it.
 3. Whoever finds an intent that he did not write himself (after a restart), or got no clear answer to his own POST,
-   waits out a grace time from then on, in which KFP finishes what it had begun: the run shows, or it never will.
+   waits out a grace time from the last moment at which it can have been sent, in which KFP finishes what it had begun:
+   the run shows, or it never will. That moment stands in the status, so a process that dies again and again waits no
+   longer than one that lives. Clocks of several operators must agree to some seconds.
 
 A Workflow without a run (KFP died between the two) is deleted where that is allowed, else waited for: KFP collects it.
 """
@@ -17,7 +20,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 
+from perseid.decide import SUBMIT_SECONDS
 from perseid_operator.kube.protocol import ForbiddenError, Kube, NotFoundError, Object
 
 log = logging.getLogger(__name__)
@@ -73,23 +78,23 @@ class Workflows:
 class Doubts:
     """Since when which submission is in doubt, in this process."""
 
-    def __init__(self, grace: Grace, workflows: Workflows, clock: Callable[[], float]) -> None:
-        """`clock`: seconds that only grow."""
+    def __init__(self, grace: Grace, workflows: Workflows, now: Callable[[], datetime]) -> None:
         self._grace = grace
         self._workflows = workflows
-        self._clock = clock
-        self._since: dict[str, float] = {}
+        self._now = now
+        self._since: dict[str, datetime] = {}
         self._own: set[str] = set()
         self._seen: set[str] = set()
 
     def intended(self, run_id: str) -> None:
         """This process has just written the intent: nobody can have sent anything."""
+        self._since.pop(run_id, None)
         self._own.add(run_id)
 
     def sending(self, run_id: str) -> None:
         """From now on something may be on its way, until `rejected` or `seen` says otherwise."""
         self._own.discard(run_id)
-        self._since[run_id] = self._clock()
+        self._since[run_id] = self._now()
 
     def rejected(self, run_id: str) -> None:
         """KFP refused it before it did anything: it may be sent again."""
@@ -109,23 +114,27 @@ class Doubts:
         self._seen.discard(run_id)
 
     def in_doubt(self, run_id: str) -> bool:
-        """Whether something may be on its way."""
+        """Whether this process has sent something that may be on its way."""
         return run_id in self._since
 
-    async def certainly_absent(self, run_id: str) -> bool:
-        """Whether a run of which KFP says 404 will not come to exist by itself. Raises UnavailableError."""
+    async def certainly_absent(self, run_id: str, intended_at: datetime) -> bool:
+        """Whether a run of which KFP says 404 will not come to exist by itself. Raises UnavailableError.
+
+        `intended_at`: the time of its intent, as the status tells it.
+        """
         if run_id in self._own or run_id in self._seen:
             return True
-        since = self._since.setdefault(run_id, self._clock())
+        since = self._since.setdefault(run_id, intended_at + timedelta(seconds=SUBMIT_SECONDS))
         workflows = await self._workflows.of(run_id)
+        waited = (self._now() - since).total_seconds()
         if workflows is None:
-            return self._clock() - since >= self._grace.without_workflows
-        if self._clock() - since < self._grace.with_workflows:
+            return waited >= self._grace.without_workflows
+        if waited < self._grace.with_workflows:
             return False
         for workflow in workflows:
             log.warning("Workflow %s has run id %s, and KFP has no such run", workflow["metadata"]["name"], run_id)
             await self._workflows.remove(workflow)
         # Once more the whole grace after the last sign of life: deleting takes a while.
         if workflows:
-            self._since[run_id] = self._clock()
+            self._since[run_id] = self._now()
         return not workflows

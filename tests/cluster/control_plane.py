@@ -42,6 +42,18 @@ CONTROLLERS = (
 """What runs without nodes and without a pod: the rest would only take memory."""
 
 
+_AUDIT_POLICY = {
+    "apiVersion": "audit.k8s.io/v1",
+    "kind": "Policy",
+    "omitStages": ["RequestReceived", "ResponseStarted"],
+    "rules": [
+        {"level": "None", "userGroups": ["system:serviceaccounts:kube-system"]},
+        {"level": "Metadata", "userGroups": ["system:serviceaccounts"]},
+        {"level": "None"},
+    ],
+}
+
+
 class ControlPlane(Cluster):
     """A control plane of our own. It ends with `stop`, or with this process, even by SIGKILL."""
 
@@ -68,6 +80,11 @@ class ControlPlane(Cluster):
         return f"https://{_address(self._port)}"
 
     @property
+    def audit_log(self) -> Path:
+        """What service accounts of tests' namespaces have asked of the API server: audit events, a line each."""
+        return self._directory / "audit.log"
+
+    @property
     def pids(self) -> dict[str, int]:
         """The processes that run now, by their programs' names."""
         return {program.name: program.pid for program in self._programs() if program.pid is not None}
@@ -75,6 +92,7 @@ class ControlPlane(Cluster):
     def start(self) -> Self:
         """Start everything and wait until it is ready. Raises StartFailedError; nothing runs then."""
         self._directory.joinpath("tokens.csv").write_text(f"{self._token},admin,admin,system:masters\n")
+        self._directory.joinpath("audit.json").write_text(json.dumps(_AUDIT_POLICY))
         try:
             self._etcd.start()
             self._api_server.start()
@@ -171,6 +189,8 @@ class ControlPlane(Cluster):
             f"--service-account-signing-key-file={key}",
             f"--service-account-key-file={key}",
             "--service-cluster-ip-range=10.0.0.0/24",
+            f"--audit-policy-file={self._directory / 'audit.json'}",
+            f"--audit-log-path={self.audit_log}",
             # Without it, SIGTERM ends the API server only after a minute: it waits for its clients' watches.
             "--shutdown-watch-termination-grace-period=2s",
         ]

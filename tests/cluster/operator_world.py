@@ -172,6 +172,12 @@ async def write_result(workflow: dict[str, Any], outcome: str) -> None:
     (directory / "result.json").write_text(result.model_dump_json(by_alias=True))
 
 
+async def prepare(cluster: Cluster) -> None:
+    """Have the cluster know EvolutionRuns, and collect what they own."""
+    await asyncio.to_thread(install_crd, cluster)
+    await asyncio.to_thread(_wait_until_served, cluster)
+
+
 def _wait_until_served(cluster: Cluster) -> None:
     """The API server calls a kind Established some moments before it has made its storage for it."""
     deadline = time.monotonic() + 30
@@ -197,8 +203,7 @@ async def operator_world(
     **settings: str,
 ) -> AsyncIterator[OperatorWorld]:
     """The CRD is installed, the namespace is there; the double is fifty times as fast as the real one by default."""
-    await asyncio.to_thread(install_crd, cluster)
-    await asyncio.to_thread(_wait_until_served, cluster)
+    await prepare(cluster)
     (directory / "storage").mkdir(parents=True)
     timing = timing or Timing().scaled(0.02)
     async with KfpDouble(clock=RealClock(), timing=timing, objects=objects) as double:

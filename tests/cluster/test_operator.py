@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+import yaml
 from cluster_access import Cluster, KubectlError
+from control_plane import ControlPlane
 from crd_objects import MANIFESTS
 from operator_world import OperatorWorld, expected_runs, is_over, kill, operator_world, phase
 
@@ -115,11 +118,41 @@ async def test_a_hostile_object_neither_stops_the_operator_nor_blocks_the_others
     assert "Basic Multilingual Plane" in message
 
 
-async def test_what_the_operator_may_not_do_it_does_not_need(world: OperatorWorld) -> None:
+def rights_in(role_file: Path) -> set[tuple[str, str]]:
+    """(resource, verb) that a Role gives."""
+    role = next(part for part in yaml.safe_load_all(role_file.read_text()) if part["kind"] == "Role")
+    return {(resource, verb) for rule in role["rules"] for resource in rule["resources"] for verb in rule["verbs"]}
+
+
+def rights_used(cluster: ControlPlane, user: str) -> set[tuple[str, str]]:
+    """(resource, verb) that somebody was allowed to use, by the API server's audit log. Watches are there once they
+    have ended."""
+    used = set()
+    for line in cluster.audit_log.read_text().splitlines():
+        event = json.loads(line)
+        at = event.get("objectRef", {})
+        if event["user"]["username"] == user and event["responseStatus"].get("code") != 403 and "resource" in at:
+            resource = at["resource"] + (f"/{at['subresource']}" if at.get("subresource") else "")
+            used.add((resource, event["verb"]))
+    return used
+
+
+async def test_the_rights_that_ship_are_those_that_are_used(own_cluster: ControlPlane, world: OperatorWorld) -> None:
+    # Half a minute: more generations than the status holds, a restart in the middle, and the sweep of finished objects.
+    pid = await world.fork_operator()
+    await world.create("evolve", {"generations": {"max": 24, "patience": 24}})
+    await world.until(lambda _: len(world.double.counters().executions) >= 3)
+    kill(pid)
+    pid = await world.fork_operator()
+    await world.create("heir", {"model": {"evolutionRun": "evolve"}, "ttlSecondsAfterFinished": 0})
+    await world.until(lambda objects: phase(objects["evolve"]) == "Completed", seconds=120)
+    await world.until(lambda objects: "heir" not in objects, seconds=120)
+    os.kill(pid, signal.SIGTERM)
     with pytest.raises(KubectlError, match="forbidden"):
         await asyncio.to_thread(
             world.cluster.kubectl, "-n", world.namespace, "get", "secrets", kubeconfig=world.kubeconfig
         )
-    await world.fork_operator()
-    await world.create("evolve", {"generations": {"max": 1}, "ttlSecondsAfterFinished": 0})
-    await world.until(lambda objects: not objects, seconds=90)  # the sweep comes every half minute
+    user = f"system:serviceaccount:{world.namespace}:perseid-operator"
+    shipped = rights_in(MANIFESTS / "base" / "role.yaml")
+    await world.until(lambda _: ("evolutionruns", "watch") in rights_used(own_cluster, user))
+    assert rights_used(own_cluster, user) == shipped

@@ -47,7 +47,9 @@ def test_a_crash_between_intent_and_submission_leads_to_the_same_submission(obse
     restored = EvolutionRunStatus.model_validate_json(before.status.model_dump_json(by_alias=True))
     after = decide(spec(), restored, observed, at(500))
     assert after.action == before.action
-    assert after.status.current == before.status.current
+    assert after.status.current is not None
+    assert before.status.current is not None
+    assert after.status.current.run_id == before.status.current.run_id
 
 
 def test_a_run_that_is_under_way_is_waited_for() -> None:

@@ -371,3 +371,17 @@ def test_conditions_speak_of_the_newest_spec_also_after_the_end() -> None:
     assert {one.observed_generation for one in edited.status.conditions} == {7}
     unchanged = {one.type: one.last_transition_time for one in plan.status.conditions}
     assert {one.type: one.last_transition_time for one in edited.status.conditions} == unchanged
+
+
+def test_an_intent_that_is_too_old_to_be_acted_on_is_written_anew_before_it_is() -> None:
+    plan = first(spec())
+    missing = seen(plan, RunState.MISSING)
+    soon = go(spec(), plan, missing, at(15))
+    assert soon.status.current == plan.status.current
+    late = go(spec(), plan, missing, at(16))
+    assert isinstance(late.action, Submit)
+    assert late.status.current is not None
+    assert late.status.current.intent_time == at(16)
+    assert late.status.generations[0].attempts[0].submitted_at == at(16)
+    in_doubt = go(spec(), plan, seen(plan, RunState.UNKNOWN), at(500))
+    assert in_doubt.status.current == plan.status.current, "waiting is no intent"

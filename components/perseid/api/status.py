@@ -43,7 +43,7 @@ class AttemptStatus(RecordedModel):
     run_id: RunId
     state: AttemptState
     submitted_at: Timestamp
-    """When it was decided, before anything was asked of the backend."""
+    """When it was last decided to submit it, before anything was asked of the backend."""
     finished_at: Timestamp | None = None
     reason: Reason | None = None
     """Why it failed."""

@@ -10,12 +10,14 @@ that it never will; then as `Missing`, and it is submitted again, or as `Failed`
 `decide` goes on with a new attempt and another id and terminates the old run should it appear after all.
 """
 
+from perseid.decide.attempts import SUBMIT_SECONDS
 from perseid.decide.core import clean_up, decide
 from perseid.decide.identity import run_id_of
 from perseid.decide.observed import Observed, ObservedRun, PipelineState, RunState, StartModel
 from perseid.decide.plan import Action, DeleteObject, Plan, Submit, Terminate
 
 __all__ = [
+    "SUBMIT_SECONDS",
     "Action",
     "DeleteObject",
     "Observed",

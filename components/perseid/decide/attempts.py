@@ -25,6 +25,9 @@ from perseid.decide.identity import run_id_of
 from perseid.decide.observed import ObservedRun, RunState
 
 GPU_SECONDS_NOTED = 60.0
+SUBMIT_SECONDS = 15.0
+"""How long an intent may be acted on. Whoever is later writes it anew first, so that nobody has to guess when a run can
+have been submitted: not later than this after the time that the status tells."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +59,17 @@ def begin(status: EvolutionRunStatus, start_model: ModelRef, now: datetime) -> E
         generations=[*earlier, generation][-MAX_GENERATIONS_INLINE:],
         current=Intent(generation=generation.index, attempt=number, run_id=run_id, intent_time=now),
     )
+
+
+def renew(status: EvolutionRunStatus, now: datetime) -> EvolutionRunStatus:
+    """The status with its intent written anew, where it is too old to be acted on."""
+    current = status.current
+    if current is None or (now - current.intent_time).total_seconds() <= SUBMIT_SECONDS:
+        return status
+    generation = status.generations[-1]
+    last = replace(generation.attempts[-1], submitted_at=now)
+    generation = replace(generation, attempts=[*generation.attempts[:-1], last])
+    return replace(with_generation(status, generation), current=replace(current, intent_time=now))
 
 
 def with_generation(status: EvolutionRunStatus, generation: GenerationStatus) -> EvolutionRunStatus:

@@ -17,6 +17,7 @@ from perseid.decide.attempts import (
     give_up,
     look,
     note,
+    renew,
     with_attempt_state,
     with_generation,
 )
@@ -94,7 +95,10 @@ def _decide(spec: EvolutionRunSpec, status: EvolutionRunStatus, observed: Observ
             return Plan(lifecycle.await_approval(status, now), None)
         assert status.promoted is not None  # accept() has seen to it
         status = begin(status, status.promoted, now)
-    return Plan(lifecycle.run(status, now), _submit(status, observed))
+    action = _submit(status, observed)
+    if action is not None:
+        status = renew(status, now)
+    return Plan(lifecycle.run(status, now), action)
 
 
 def _after_the_end(spec: EvolutionRunSpec, status: EvolutionRunStatus, observed: Observed, now: datetime) -> Plan:

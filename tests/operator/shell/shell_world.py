@@ -18,7 +18,7 @@ from perseid.api.layout import attempt_key
 from perseid.api.result import Gain, GenerationResult, ModelRef, Score, SetResult, YieldCounts
 from perseid.api.status import EvolutionRunStatus
 from perseid.decide import run_id_of
-from perseid_operator.actions import Actions
+from perseid_operator.actions import Actions, PostponedError
 from perseid_operator.compiler import CompiledPipeline
 from perseid_operator.kfp import KfpClient, KfpError, KfpSettings
 from perseid_operator.kube.protocol import ConflictError, ForbiddenError, KubeError, NotFoundError, Object
@@ -191,7 +191,7 @@ class World:
         kube: Any = Crashing(self.kube, self)
         clock = self.double.clock.now
         workflows = Workflows(kube, allowed=None)
-        doubts = Doubts(self.grace, workflows, clock)
+        doubts = Doubts(self.grace, workflows, self.now)
         compiler: Any = StandInCompiler(self.pipeline)
         snapshots = Snapshots(kube, compiler)
         self.watch = RunWatch(kfp, lambda uid: None, clock=clock, gather_seconds=0)
@@ -244,7 +244,7 @@ class World:
             await self.double.idle()  # what was sent is served, although nobody waits for it
             self.reconciler = None
             return 1.0
-        except (KubeError, KfpError):
+        except (KubeError, KfpError, PostponedError):
             return 5.0
         return wait
 
