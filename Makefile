@@ -46,7 +46,7 @@ crash-operator: setup ## kill the operator a thousand times on a real API server
 	$(PYTHON) benchmarks/operator_crash.py
 
 bench-operator: setup ## the operator against a bare client on a real API server
-	$(PYTHON) benchmarks/operator.py
+	$(PYTHON) benchmarks/operator_speed.py
 
 bench-synthesis: setup ## synthesis against one call at a time and against the engine's saturated batch
 	$(PYTHON) benchmarks/synthesis.py

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from cluster_access import Cluster
 from operator_world import OperatorWorld, expected_runs, is_over, phase, prepare
-from tiny_run import environment, write_run
 
 from kfp_double import KfpDouble
 from kfp_double.executing import ProcessExecutor
 from kfp_double.parts import Timing
 from perseid.api.load import load_run
 from perseid.runner.directory import absolute_paths
+from tiny_run import environment, write_run
 
 
 # About two minutes: each stage is a process that imports torch, one after the other.
