@@ -9,12 +9,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from tiny_run import environment, write_run
 
 from perseid.api.layout import PROGRESS, STAGES, Layout, read_stage_result
 from perseid.api.reasons import GenerationPhase
 from perseid.api.result import parse_result
 from perseid.api.status import EvolutionRunStatus
-from tiny_run import environment, write_run
 
 PATIENCE_SECONDS = 120
 
