@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -22,6 +23,20 @@ from kfp_double.simulation import Script
 pytestmark = pytest.mark.slow
 
 
+def _wait_for_rights(cluster: Cluster, namespace: str) -> None:
+    """The API server takes a moment to notice a new Role, and refuses until then."""
+    account = f"--as=system:serviceaccount:{namespace}:perseid-operator"
+    for right in ("watch evolutionruns.perseid.dev", "create configmaps", "create events"):
+        deadline = time.monotonic() + 30
+        while True:
+            try:
+                cluster.kubectl("auth", "can-i", *right.split(), account, "-n", namespace)
+                break
+            except KubectlError:  # it answers no by its exit code
+                assert time.monotonic() < deadline, f"the Role does not allow to {right}"
+                time.sleep(0.1)
+
+
 @pytest.fixture
 async def world(cluster: Cluster, namespace: str, tmp_path: Path) -> AsyncIterator[OperatorWorld]:
     """A namespace in which the operator has its Role and nothing else."""
@@ -29,6 +44,7 @@ async def world(cluster: Cluster, namespace: str, tmp_path: Path) -> AsyncIterat
         cluster.kubectl("apply", "-n", namespace, "-f", str(MANIFESTS / "base" / file))
     async with operator_world(cluster, namespace, tmp_path / "world") as made:
         made.kubeconfig = cluster.service_account_kubeconfig(namespace, "perseid-operator")
+        await asyncio.to_thread(_wait_for_rights, cluster, namespace)
         yield made
 
 
@@ -42,7 +58,8 @@ async def test_kubectl_apply_and_wait_is_all_that_a_user_needs(world: OperatorWo
     await kubectl(world, "wait", "--for=condition=Complete", "--timeout=60s", "evorun/evolve")
     item = (await world.objects())["evolve"]
     assert world.double.counters().executions == expected_runs(item)
-    assert "finalizers" not in item["metadata"], "a finished object must be deletable without an operator"
+    # A finished object must be deletable without an operator: soon after the end nothing holds it any more.
+    await world.until(lambda objects: "finalizers" not in objects["evolve"]["metadata"])
     assert "annotations" not in item["metadata"], "nobody's annotations but the user's"
     shown = await kubectl(world, "get", "evorun", "evolve", "-o", "wide")
     assert "Completed" in shown
