@@ -22,17 +22,17 @@ from perseid.api.status import Condition
 from perseid_operator.actions import Actions
 from perseid_operator.compiler import Compiler
 from perseid_operator.health import Health, serve
-from perseid_operator.kfp import KfpClient
+from perseid_operator.kfp import KfpClient, KfpError
 from perseid_operator.kube.client import GROUP, PLURAL, VERSION, KubeClient, connect
-from perseid_operator.kube.protocol import Object
+from perseid_operator.kube.protocol import KubeError, Object
 from perseid_operator.leader import LeaderElection
 from perseid_operator.metrics import Metrics
-from perseid_operator.objects import needs_work
+from perseid_operator.objects import BadObjectError, needs_work
 from perseid_operator.observer import Observer
 from perseid_operator.reconciler import Reconciler
 from perseid_operator.results import ResultReader
 from perseid_operator.runs import Runs
-from perseid_operator.settings import GRACE_SECONDS_BLIND, GRACE_SECONDS_SEEING, Settings
+from perseid_operator.settings import Settings
 from perseid_operator.snapshots import Snapshots
 from perseid_operator.submission import Doubts, Grace, Workflows
 from perseid_operator.telling import tell
@@ -41,6 +41,7 @@ from perseid_operator.watch import RunWatch
 log = logging.getLogger(__name__)
 
 SWEEP_SECONDS = 30.0
+CLEANUP_RETRY_SECONDS = 10.0
 WATCH = "the watch on KFP's runs"
 FINALIZER = f"{GROUP}/cleanup"
 _BAD_WHEN_TRUE = (ConditionType.FAILED,)
@@ -74,8 +75,7 @@ async def assemble(settings: Settings) -> AsyncIterator[Operator]:
         stack.push_async_callback(compiler.close)
         kube = KubeClient(api, workflows_namespace=settings.workflows_namespace, on_status_write=metrics.status_write)
         workflows = Workflows(kube, allowed={"auto": None, "on": True, "off": False}[settings.workflows])
-        told = settings.submit_grace_seconds
-        grace = Grace(told or GRACE_SECONDS_BLIND, told or GRACE_SECONDS_SEEING)
+        grace = Grace(settings.submit_grace(workflows_seen=False), settings.submit_grace(workflows_seen=True))
         doubts = Doubts(grace, workflows, _now)
         snapshots = Snapshots(kube, compiler)
 
@@ -132,7 +132,7 @@ async def assemble(settings: Settings) -> AsyncIterator[Operator]:
             tell=lambda obj, old, new, seen: tell(metrics, obj, old, new, seen, _now()),
             on_pass=metrics.reconciled,
         )
-        runs = Runs(kube, reconciler, health, metrics, loop.time)
+        runs = Runs(kube, reconciler, health, metrics)
         yield Operator(settings, metrics, health, watch, reconciler, runs, election)
 
 
@@ -267,7 +267,12 @@ def handlers(operator: Operator) -> kopf.OperatorRegistry:
     async def clean_up(body: kopf.Body, started: datetime, **_: Any) -> None:
         raw = plain(body)
         newest = runs.newest(raw["metadata"]["uid"]) or raw
-        wait = await operator.reconciler.clean_up(newest)
+        try:
+            wait = await operator.reconciler.clean_up(newest)
+        except (KubeError, KfpError, BadObjectError) as error:
+            # Kopf would try again for ever, and the object could never go.
+            log.warning("cleaning up has failed, and is tried again: %s", error)
+            wait = CLEANUP_RETRY_SECONDS
         if wait is None:
             return
         waited = (_now() - _aware(started)).total_seconds()

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from datetime import datetime
 
 from perseid.api.names import storage_root
-from perseid.api.reasons import Phase, Reason
+from perseid.api.reasons import AttemptState, Phase, Reason, StageState
 from perseid.api.result import GenerationResult, ModelRef
 from perseid.api.status import AttemptStatus, EvolutionRunStatus, Intent
 from perseid.decide import Observed, ObservedRun, PipelineState, RunState, StartModel
@@ -110,7 +110,7 @@ class Observer:
     async def _absent(self, status: EvolutionRunStatus, run_id: str) -> ObservedRun:
         """KFP says 404. That is the end of a run that was seen; of one that never was, it may only not be there yet."""
         attempt = _attempt(status, run_id)
-        never_seen = attempt is None or attempt.state.value == "Submitting" or run_id in status.stopping
+        never_seen = attempt is None or attempt.state is AttemptState.SUBMITTING or run_id in status.stopping
         # Of an attempt that the status does not tell of any more nothing is known: as if it had been sent just now.
         intended_at = self._now() if attempt is None else attempt.submitted_at
         if never_seen and not await self._doubts.certainly_absent(run_id, intended_at):
@@ -142,7 +142,7 @@ class Observer:
         found = sight.reason_in([*sight.workflow_messages(workflows or []), run.error or ""])
         stage = next((name for name in sight.STAGE_NAMES if told is not None and told.stage == name), None)
         if stage is None:
-            stage = next((name for name, state in seen.stages.items() if state.value == "Failed"), None)
+            stage = next((name for name, state in seen.stages.items() if state is StageState.FAILED), None)
         if found is not None:
             reason, message = found
             return dataclasses.replace(seen, reason=reason, error=message, failed_stage=stage)

@@ -41,14 +41,11 @@ class Known:
 class Runs:
     """The newest version of every object, and who is to be woken when one changes."""
 
-    def __init__(
-        self, kube: Kube, reconciler: Reconciler, health: Health, metrics: Metrics, clock: Callable[[], float]
-    ) -> None:
+    def __init__(self, kube: Kube, reconciler: Reconciler, health: Health, metrics: Metrics) -> None:
         self._kube = kube
         self._reconciler = reconciler
         self._health = health
         self._metrics = metrics
-        self._clock = clock
         self._known: dict[str, Known] = {}
 
     def seen(self, raw: Object) -> None:

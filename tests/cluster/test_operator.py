@@ -120,6 +120,18 @@ async def test_an_object_that_is_deleted_while_no_operator_runs_goes_when_its_ru
     assert sum(world.double.alive(run_id) for run_id in world.double.run_ids()) == 0
 
 
+async def test_a_deleted_object_goes_in_the_end_although_kfp_never_answers(world: OperatorWorld) -> None:
+    world.double.script(Script(pending=0.05, running=600.0))
+    await world.fork_operator(PERSEID_CLEANUP_SECONDS="3")
+    await world.create("evolve", {"generations": {"max": 2, "patience": 2}})
+    await world.until(lambda _: any(world.double.alive(run_id) for run_id in world.double.run_ids()))
+    world.double.fail_next("terminate_run", 500, times=1000)
+    await kubectl(world, "delete", "evorun", "evolve", "--wait=false")
+    await world.until(lambda objects: "evolve" not in objects)
+    events = await kubectl(world, "get", "events", "-o", "jsonpath={.items[*].reason}")
+    assert "CleanupFailed" in events.split()
+
+
 async def test_a_hostile_object_neither_stops_the_operator_nor_blocks_the_others(world: OperatorWorld) -> None:
     await world.fork_operator()
     labels = {f"label-{number}": "x" * 63 for number in range(32)}
