@@ -4,6 +4,8 @@
 - burst: a thousand EvolutionRuns are created as fast as the API server takes them; the time from each one's creation to
   its first action (the intent of its first run in its status), and the operator's passes and status writes a second;
 - steady: all of them have a run that waits for pods; what the operator asks of KFP, and what it weighs;
+- trickle: beside those, fifty more are created, five a second, with two generations of 40 s each: the same latency as
+  above, and all that is written for one generation;
 - recovery: the operator is killed, and the next one has had a look at all of them.
 
 KFP is the tests' double, without its limit of five creations a second: it would be all that is measured. Other load on
@@ -36,13 +38,16 @@ from cluster_binaries import find_or_build  # noqa: E402
 from control_plane import ControlPlane  # noqa: E402
 from kubernetes_asyncio import watch  # noqa: E402
 from kubernetes_asyncio.client import CustomObjectsApi  # noqa: E402
-from operator_world import GROUP, PLURAL, VERSION, OperatorWorld, kill, operator_world  # noqa: E402
+from operator_world import GROUP, PLURAL, VERSION, OperatorWorld, is_over, kill, operator_world  # noqa: E402
 
 from kfp_double.simulation import Script, Timing  # noqa: E402
 from perseid_operator.kube.client import KubeClient  # noqa: E402
+from perseid_operator.kube.connection import Connection  # noqa: E402
+from perseid_operator.login import access  # noqa: E402
 
 NAMESPACE = "bench"
 AT_ONCE = 32
+WRITES = ("POST", "PUT", "PATCH", "DELETE", "APPLY")
 SPEC = {"generations": {"max": 3, "patience": 3}}
 
 
@@ -57,10 +62,12 @@ async def main() -> None:
         directory = Path(scratch)
         (directory / "control-plane").mkdir()
         with ControlPlane(find_or_build(os.environ, print), directory / "control-plane") as cluster:
+            os.environ["KUBECONFIG"] = str(cluster.kubeconfig)
             cluster.kubectl("create", "namespace", NAMESPACE)
             cluster.kubectl("create", "namespace", "bare")
             timing = replace(Timing().scaled(0.1), rate=1e6, burst=1000, create=0.0, list_per_run=0.0)
             settings = {"PERSEID_POLL_SECONDS": "15", "PERSEID_HTTP_PORT": str(port), "PERSEID_WORKFLOWS": "off"}
+            settings |= {"PERSEID_KFP_TIMEOUT_SECONDS": "30", "PERSEID_SUBMIT_GRACE_SECONDS": "600"}
             async with operator_world(
                 cluster,
                 NAMESPACE,
@@ -78,18 +85,20 @@ async def _measure(world: OperatorWorld, cluster: Cluster, runs: int, port: int)
     bare = await _bare(cluster, 300)
     pid = await world.fork_operator()
     await _metric(port, "perseid_operator_reconcile_total")
-    began, created, acted = await _burst(world, runs)
+    asked = _requests(cluster)
+    began, created, acted = await _creations(world, range(runs), SPEC)
     busy = max(acted.values()) - began
-    waits = sorted(acted[name] - created[name] for name in acted)
     passes = await _metric(port, "perseid_operator_reconcile_total")
     writes = await _metric(port, "perseid_operator_status_writes_total", result="written")
+    burst_writes = _requests(cluster) - asked - runs
     await _settle(port)
     steady = await _steady(port, pid)
+    trickle = await _trickle(world, cluster, range(runs, runs + 50))
     kill(pid)
     restarted = time.monotonic()
     await world.fork_operator()
     while await _metric(port, "perseid_operator_reconcile_total") < runs:
-        await asyncio.sleep(0.1)  # the count is all that tells
+        await asyncio.sleep(0.2)  # the count is all that tells
     recovery = time.monotonic() - restarted
     executions = world.double.counters().executions
     return {
@@ -97,30 +106,37 @@ async def _measure(world: OperatorWorld, cluster: Cluster, runs: int, port: int)
         "burst": {
             "created_in_seconds": round(max(created.values()) - began, 1),
             "all_acted_on_in_seconds": round(busy, 1),
-            "first_action_p50_seconds": round(statistics.median(waits), 3),
-            "first_action_p99_seconds": round(waits[int(0.99 * (len(waits) - 1))], 3),
+            **_latency(created, acted),
             "objects_per_second": round(runs / busy, 1),
             "passes_per_second": round(passes / busy, 1),
             "status_writes_per_second": round(writes / busy, 1),
-            "status_writes_to_bare": round(writes / busy / bare, 3),
+            "api_writes_per_second": round(burst_writes / busy, 1),
+            "api_writes_to_bare": round(burst_writes / busy / bare, 3),
+            "passes_to_bare": round(passes / busy / bare, 3),
+            "api_writes_for_each_object": round(burst_writes / runs, 2),
         },
         "steady": steady,
+        "trickle": trickle,
         "recovery_seconds": round(recovery, 1),
         "executed_twice": sum(count > 1 for count in executions.values()),
     }
 
 
+def _requests(cluster: Cluster) -> int:
+    """Writes of EvolutionRuns, of what belongs to them, and Events, that the API server has taken so far."""
+    found = 0.0
+    for line in cluster.kubectl("get", "--raw", "/metrics").splitlines():
+        labels = dict(re.findall(r'(\w+)="([^"]*)"', line)) if line.startswith("apiserver_request_total{") else {}
+        if labels.get("resource") in ("evolutionruns", "configmaps", "events") and labels["verb"] in WRITES:
+            found += float(line.rsplit(" ", 1)[1])
+    return round(found)
+
+
 async def _bare(cluster: Cluster, count: int) -> float:
     """Status writes a second of a client that does nothing else."""
-    async with cluster.client() as api:
-        custom: Any = CustomObjectsApi(api)
-        kube = KubeClient(api)
-        objects = []
-        for number in range(count):
-            body = {"apiVersion": f"{GROUP}/{VERSION}", "kind": "EvolutionRun", "metadata": {"name": f"bare-{number}"}}
-            objects.append(
-                await custom.create_namespaced_custom_object(GROUP, VERSION, "bare", PLURAL, {**body, "spec": SPEC})
-            )
+    async with Connection(await access()) as connection:
+        kube = KubeClient(connection)
+        objects = [await _create(connection, "bare", number, SPEC) for number in range(count)]
         turns = asyncio.Semaphore(AT_ONCE)
 
         async def write(item: Any) -> None:
@@ -132,11 +148,36 @@ async def _bare(cluster: Cluster, count: int) -> float:
         return count / (time.monotonic() - began)
 
 
-async def _burst(world: OperatorWorld, runs: int) -> tuple[float, dict[str, float], dict[str, float]]:
-    """Create everything; when each was created and when its first intent was seen, by name."""
+def _latency(created: dict[str, float], acted: dict[str, float]) -> dict[str, float]:
+    waits = sorted(acted[name] - created[name] for name in created)
+    return {
+        "first_action_p50_seconds": round(statistics.median(waits), 3),
+        "first_action_p99_seconds": round(waits[int(0.99 * (len(waits) - 1))], 3),
+    }
+
+
+async def _trickle(world: OperatorWorld, cluster: Cluster, numbers: range) -> dict[str, Any]:
+    world.double.script(Script(pending=5, running=35))
+    asked = _requests(cluster)
+    generations = 2
+    spec = {"generations": {"max": generations, "patience": generations}}
+    _, created, acted = await _creations(world, numbers, spec, every=0.2)
+    await world.until(lambda objects: all(is_over(objects[name]) for name in created), 300)
+    written = _requests(cluster) - asked - len(numbers)
+    return {
+        **_latency(created, acted),
+        "api_writes_for_each_generation": round(written / len(numbers) / generations, 2),
+    }
+
+
+async def _creations(
+    world: OperatorWorld, numbers: range, spec: dict[str, Any], every: float = 0.0
+) -> tuple[float, dict[str, float], dict[str, float]]:
+    """Create objects; when each was created and when its first intent was seen, by name."""
     created: dict[str, float] = {}
     acted: dict[str, float] = {}
-    async with world.cluster.client() as api:
+    wanted = {f"run-{number}" for number in numbers}
+    async with world.cluster.client() as api, Connection(await access()) as connection:
         custom: Any = CustomObjectsApi(api)
 
         async def follow() -> None:
@@ -145,29 +186,30 @@ async def _burst(world: OperatorWorld, runs: int) -> tuple[float, dict[str, floa
             ) as stream:
                 async for event in stream:
                     name = event["object"]["metadata"]["name"]
-                    if event["object"].get("status", {}).get("current"):
+                    if name in wanted and event["object"].get("status", {}).get("current"):
                         acted.setdefault(name, time.monotonic())
-                    if len(acted) == runs:
+                    if len(acted) == len(wanted):
                         return
 
         following = asyncio.create_task(follow())
         turns = asyncio.Semaphore(AT_ONCE)
 
         async def create(number: int) -> None:
+            await asyncio.sleep(every * (number - numbers.start))
             async with turns:
-                body = {
-                    "apiVersion": f"{GROUP}/{VERSION}",
-                    "kind": "EvolutionRun",
-                    "metadata": {"name": f"run-{number}"},
-                    "spec": SPEC,
-                }
-                await custom.create_namespaced_custom_object(GROUP, VERSION, world.namespace, PLURAL, body)
+                await _create(connection, world.namespace, number, spec)
                 created[f"run-{number}"] = time.monotonic()
 
         began = time.monotonic()
-        await asyncio.gather(*(create(number) for number in range(runs)))
+        await asyncio.gather(*map(create, numbers))
         await asyncio.wait_for(following, 600)
     return began, created, acted
+
+
+async def _create(connection: Connection, namespace: str, number: int, spec: dict[str, Any]) -> Any:
+    metadata = {"name": f"run-{number}", "namespace": namespace}
+    body = {"apiVersion": f"{GROUP}/{VERSION}", "kind": "EvolutionRun", "metadata": metadata, "spec": spec}
+    return await connection.ask("create", "POST", f"/apis/{GROUP}/{VERSION}/namespaces/{namespace}/{PLURAL}", body)
 
 
 async def _settle(port: int) -> None:

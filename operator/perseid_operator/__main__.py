@@ -6,8 +6,10 @@ import asyncio
 import os
 import sys
 
-# Kopf imports this client where it is installed, for ways to log in that the operator does not use: 90 MB for nothing.
-sys.modules.setdefault("kubernetes", None)  # type: ignore[arg-type]
+# Kopf imports these clients where they are installed, for ways to log in that the operator does not use, and to know
+# their models: 75 MB and 34 MB for nothing.
+for _unused in ("kubernetes", "kubernetes_asyncio"):
+    sys.modules.setdefault(_unused, None)  # type: ignore[arg-type]
 
 from perseid_operator.app import run  # noqa: E402
 from perseid_operator.kube.protocol import KubeError  # noqa: E402

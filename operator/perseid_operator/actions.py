@@ -23,9 +23,14 @@ from perseid_operator.kfp import (
 from perseid_operator.objects import RunObject
 from perseid_operator.snapshots import Snapshots
 from perseid_operator.submission import Doubts
+from perseid_operator.turns import Turns
 from perseid_operator.watch import RunWatch
 
 log = logging.getLogger(__name__)
+
+SUBMISSIONS_AT_ONCE = 16
+"""KFP makes five runs a second. Asked for more at once, it answers later than anybody waits, and nobody knows then what
+became of them."""
 
 
 class PostponedError(Exception):
@@ -46,10 +51,11 @@ class Actions:
         cancel_seconds: float,
         now: Callable[[], datetime],
         on_submission: Callable[[str], None] = lambda result: None,
+        wake: Callable[[str], None] = lambda uid: None,
         may_act: Callable[[], bool] = lambda: True,
     ) -> None:
-        """`cancel_seconds`: after that long in CANCELING a run is deleted, which ends it for certain. `may_act`:
-        whether this process leads at this very moment."""
+        """`cancel_seconds`: after that long in CANCELING a run is deleted, which ends it for certain. `wake(uid)`: a
+        submission may have its turn. `may_act`: whether this process leads at this very moment."""
         self._kfp = kfp
         self._watch = watch
         self._doubts = doubts
@@ -60,6 +66,8 @@ class Actions:
         self._on_submission = on_submission
         self._may_act = may_act
         self._experiments: dict[str, str] = {}
+        self.turns = Turns(SUBMISSIONS_AT_ONCE, wake)
+        """Take one before the intent of a submission is written; give it back after."""
 
     async def submit(self, obj: RunObject, status: EvolutionRunStatus, submit: Submit) -> None:
         """Create the run. Only where nothing of it can be on its way (`Doubts`); whoever calls has seen to that.
@@ -68,7 +76,7 @@ class Actions:
         """
         assert status.snapshot is not None  # accept() has taken it
         frozen = await self._snapshots.load(obj.raw, obj.run.spec.pipeline, status.snapshot)
-        experiment = await self._experiment(obj)
+        experiment = await self._experiment(obj, probably_new=(submit.generation, submit.attempt) == (0, 0))
         attempt = self._attempt(obj, submit)
         request = RunRequest(
             run_id=submit.run_id,
@@ -80,14 +88,12 @@ class Actions:
             parameters=attempt.arguments(),
             service_account=obj.run.spec.pipeline.service_account,
         )
-        request.to_body()  # what cannot be sent at all is said before anything is in doubt
         # Shielded: when this object's task is cancelled, the request is on its way all the same.
         assert status.current is not None  # that is what is being submitted
         await asyncio.shield(asyncio.ensure_future(self._create(obj, request, status.current.intent_time)))
 
     async def _create(self, obj: RunObject, request: RunRequest, intended_at: datetime) -> None:
-        if not self._may_act():
-            raise PostponedError("another operator leads by now; it submits the run")
+        self._must_lead("submits")
         if self._now() - intended_at > timedelta(seconds=SUBMIT_SECONDS):
             raise PostponedError("getting ready to submit the run took too long: its intent has to be written anew")
         self._doubts.sending(request.run_id)
@@ -110,8 +116,13 @@ class Actions:
         self._on_submission("created")
         log.info("submitted run %s", request.run_id)
 
+    def _must_lead(self, does: str) -> None:
+        if not self._may_act():
+            raise PostponedError(f"another operator leads by now; it {does} the run")
+
     async def terminate(self, run_id: str) -> None:
         """Stop a run; one that KFP does not get stopped is deleted, which takes its Workflow and pods along."""
+        self._must_lead("stops")
         known = self._watch.last(run_id)
         since = None if known is None or known.run is None else canceling_since(known.run)
         if since is not None and self._now() - since > timedelta(seconds=self._cancel_seconds):
@@ -121,16 +132,18 @@ class Actions:
         if await self._kfp.terminate(run_id):
             log.info("asked KFP to terminate run %s", run_id)
 
-    async def _experiment(self, obj: RunObject) -> str:
+    async def _experiment(self, obj: RunObject, probably_new: bool) -> str:
         known = self._experiments.get(obj.uid)
         if known is None:
             name = experiment_name(obj.namespace, obj.name)
-            known = await self._kfp.ensure_experiment(name, f"EvolutionRun {obj.namespace}/{obj.name}")
+            description = f"EvolutionRun {obj.namespace}/{obj.name}"
+            known = await self._kfp.ensure_experiment(name, description, probably_new=probably_new)
             self._experiments[obj.uid] = known
         return known
 
     def forget(self, obj: RunObject) -> None:
         """The object is gone, or done with."""
+        self.turns.give_back(obj.uid)
         self._experiments.pop(obj.uid, None)
 
     def _attempt(self, obj: RunObject, submit: Submit) -> Attempt:

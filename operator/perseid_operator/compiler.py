@@ -9,7 +9,9 @@ import json
 import os
 import sys
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from perseid.api.pipeline import PipelineSpec
@@ -17,6 +19,7 @@ from perseid.processes import DIE_WITH
 
 TIMEOUT_SECONDS = 120.0
 """Importing KFP takes seconds on a busy machine; compiling takes a tenth of one."""
+IDLE_SECONDS = 300.0
 MAX_KEPT = 64
 _LINE_LIMIT = 4 << 20
 
@@ -29,26 +32,26 @@ class CompilerUnavailableError(Exception):
     """The compiling process could not be started, hangs or died. Another try may work."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class CompiledPipeline:
-    """A pipeline as KFP takes it."""
+    """A pipeline as KFP takes it. Many runs share one, so what is made of its text is made once."""
 
     text: str
     """Canonical JSON of `{"pipeline": ..., "platform": ...}`."""
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """sha256 of the text."""
         return f"sha256:{hashlib.sha256(self.text.encode()).hexdigest()}"
 
-    @property
-    def pipeline(self) -> dict[str, Any]:
+    @cached_property
+    def pipeline(self) -> Mapping[str, Any]:
         """KFP's intermediate representation."""
         found: dict[str, Any] = json.loads(self.text)["pipeline"]
         return found
 
-    @property
-    def platform(self) -> dict[str, Any] | None:
+    @cached_property
+    def platform(self) -> Mapping[str, Any] | None:
         """Its part for Kubernetes."""
         found: dict[str, Any] | None = json.loads(self.text)["platform"]
         return found
@@ -61,21 +64,51 @@ class Compiler:
         self._command = command
         self._process: asyncio.subprocess.Process | None = None
         self._turn = asyncio.Lock()
+        self._idle: asyncio.TimerHandle | None = None
+        self._ending: asyncio.Task[None] | None = None
         self._kept: OrderedDict[str, CompiledPipeline] = OrderedDict()
+
+    async def warm_up(self) -> None:
+        """Start the process, which takes it seconds, before anybody waits for it. That it cannot be is told later."""
+        async with self._turn:
+            with contextlib.suppress(OSError):
+                await self._started()
+                self._end_when_idle()
 
     async def compile(self, spec: PipelineSpec) -> CompiledPipeline:
         """The template for all runs with these settings. Raises CompileError or CompilerUnavailableError."""
         line = spec.model_dump_json(by_alias=True)
+        if line in self._kept:
+            return self._kept[line]
         async with self._turn:
-            kept = self._kept.get(line)
+            kept = self._kept.get(line)  # whoever was before may have asked the same
             if kept is None:
                 kept = self._kept[line] = await self._ask(line)
                 if len(self._kept) > MAX_KEPT:
                     self._kept.popitem(last=False)
+                self._end_when_idle()
             return kept
+
+    def _end_when_idle(self) -> None:
+        """It weighs more than the operator, and has little to do: runs of a team share their pipelines."""
+        if self._idle is not None:
+            self._idle.cancel()
+        self._idle = asyncio.get_running_loop().call_later(IDLE_SECONDS, self._begin_to_end)
+
+    def _begin_to_end(self) -> None:
+        self._ending = asyncio.get_running_loop().create_task(self._end_idle())
+
+    async def _end_idle(self) -> None:
+        async with self._turn:
+            await self._end()
 
     async def close(self) -> None:
         """End the process."""
+        if self._idle is not None:
+            self._idle.cancel()
+        await self._end()
+
+    async def _end(self) -> None:
         process, self._process = self._process, None
         if process is not None and process.returncode is None:
             process.kill()
@@ -92,12 +125,12 @@ class Compiler:
                 answer = await process.stdout.readline()
         except BaseException as error:
             # An answer that was not read would be taken for the next question's.
-            await asyncio.shield(self.close())
+            await asyncio.shield(self._end())
             if isinstance(error, TimeoutError | OSError | ValueError):
                 raise CompilerUnavailableError(f"the pipeline's compiler does not answer: {error!r}") from error
             raise
         if not answer.endswith(b"\n"):
-            await self.close()
+            await self._end()
             raise CompilerUnavailableError("the pipeline's compiler died; the operator's log has its last words")
         found = json.loads(answer)
         if "error" in found:
@@ -107,7 +140,7 @@ class Compiler:
     async def _started(self) -> asyncio.subprocess.Process:
         if self._process is None or self._process.returncode is not None:
             with contextlib.suppress(ProcessLookupError):
-                await self.close()
+                await self._end()
             self._process = await asyncio.create_subprocess_exec(
                 *self._command,
                 stdin=asyncio.subprocess.PIPE,

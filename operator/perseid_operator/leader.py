@@ -1,7 +1,8 @@
 """Leader election by a Lease: of several replicas one acts, and it knows when it may not any more.
 
-kubernetes_asyncio has an election as well. It is not used: its requests have no time-out, so that a leader whose API
-server hangs leads for ever; connection errors end its task; it goes by the wall clock; and it never gives a Lease back.
+The library kubernetes_asyncio has an election as well. It is not used: its requests have no time-out, so that a leader
+whose API server hangs leads for ever; connection errors end its task; it goes by the wall clock; and it never gives a
+Lease back.
 
 The rules here are those of Kubernetes' own controllers. Who renewed at a time, by its own clock and measured before the
 request was sent, leads until `renew_deadline` later and not a moment longer; who waits takes the Lease when it has seen
@@ -25,15 +26,13 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any
 
-import aiohttp
-from kubernetes_asyncio.client.exceptions import ApiException
-
+from perseid_operator.kube.protocol import ConflictError, ForbiddenError, KubeError, NotFoundError
 from perseid_operator.lease import LeaseApi, LeaseRecord, claim, parse_lease, release
 
 log = logging.getLogger(__name__)
 
 LEASE_NAME = "perseid-operator"
-_NO_ANSWER = (ApiException, TimeoutError, aiohttp.ClientError, OSError, ValueError)
+_NO_ANSWER = (KubeError, TimeoutError, ValueError)
 """What a request can end with. ValueError: an answer that is no Lease, from whatever proxy stands between."""
 
 
@@ -171,10 +170,8 @@ class LeaderElection:
 
     async def _get_or_renew(self) -> bool:
         try:
-            lease = await self._api.read_namespaced_lease(self._name, self._namespace)
-        except ApiException as error:
-            if error.status != 404:
-                raise
+            lease = await self._api.read_lease(self._namespace, self._name)
+        except NotFoundError:
             # Somebody deleted it; who held it does not know that yet.
             return False if self._must_wait_for(self._seen) else await self._write(None)
         seen = self._look(lease)
@@ -195,13 +192,11 @@ class LeaderElection:
         body = claim(self._name, self._namespace, self.identity, self._times.lease, seen)
         try:
             if seen is None:
-                lease = await self._api.create_namespaced_lease(self._namespace, body)
+                lease = await self._api.create_lease(self._namespace, body)
             else:
-                lease = await self._api.replace_namespaced_lease(self._name, self._namespace, body)
-        except ApiException as error:
-            if error.status in (404, 409):
-                return False  # Somebody was faster; the next try looks again.
-            raise
+                lease = await self._api.replace_lease(self._namespace, self._name, body)
+        except (NotFoundError, ConflictError):
+            return False  # Somebody was faster; the next try looks again.
         self._look(lease)
         if self._has_lost(self._clock()):
             return False
@@ -223,12 +218,10 @@ class LeaderElection:
         try:
             async with asyncio.timeout(self._times.request):
                 # Looked at again: a renewal that was under way may have come through.
-                seen = self._look(await self._api.read_namespaced_lease(self._name, self._namespace))
+                seen = self._look(await self._api.read_lease(self._namespace, self._name))
                 if seen.holder != self.identity:
                     return
-                await self._api.replace_namespaced_lease(
-                    self._name, self._namespace, release(self._name, self._namespace, seen)
-                )
+                await self._api.replace_lease(self._namespace, self._name, release(self._name, self._namespace, seen))
         except _NO_ANSWER as error:
             log.warning("the Lease %s was not given back and runs out by itself: %s", self._lease, _explain(error))
         else:
@@ -261,8 +254,6 @@ class LeaderElection:
 def _explain(error: Exception) -> str:
     if isinstance(error, TimeoutError):
         return "the API server did not answer in time"
-    if not isinstance(error, ApiException):
-        return f"{type(error).__name__}: {error}"
-    if error.status in (401, 403):
-        return f"{error.status} {error.reason}: the service account needs the verbs get, create and update on it"
-    return f"the API server answered {error.status} {error.reason}"
+    if isinstance(error, ForbiddenError):
+        return f"{error}; the service account needs the verbs get, create and update on it"
+    return str(error)

@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
+from perseid_operator.kube.protocol import Object
+
 
 class LeaseApi(Protocol):
-    """The part of kubernetes_asyncio's CoordinationV1Api that an election needs."""
+    """What an election needs of Kubernetes. All calls raise KubeErrors and nothing else."""
 
-    def read_namespaced_lease(self, name: str, namespace: str, **options: Any) -> Coroutine[Any, Any, Any]:
-        """GET."""
+    async def read_lease(self, namespace: str, name: str) -> Object:
+        """The Lease. Raises NotFoundError."""
         ...
 
-    def create_namespaced_lease(self, namespace: str, body: Any, **options: Any) -> Coroutine[Any, Any, Any]:
-        """POST."""
+    async def create_lease(self, namespace: str, body: dict[str, Any]) -> Object:
+        """Raises ConflictError where there is one."""
         ...
 
-    def replace_namespaced_lease(
-        self, name: str, namespace: str, body: Any, **options: Any
-    ) -> Coroutine[Any, Any, Any]:
-        """PUT."""
+    async def replace_lease(self, namespace: str, name: str, body: dict[str, Any]) -> Object:
+        """Raises ConflictError where it is not the version any more that the body names."""
         ...
 
 
@@ -42,22 +42,21 @@ class LeaseRecord:
     """When this version was first seen, by the watcher's own clock."""
 
 
-def parse_lease(lease: Any, seen_at: float) -> LeaseRecord:
-    """What a V1Lease says. Raises ValueError for what is none."""
-    version = getattr(getattr(lease, "metadata", None), "resource_version", None)
-    if not isinstance(version, str) or not version:
-        raise ValueError("the answer is no Lease: it has no resourceVersion")
-    spec = lease.spec
-    if spec is None:
-        return LeaseRecord(version, "", 0.0, None, 0, seen_at)
-    return LeaseRecord(
-        version=version,
-        holder=spec.holder_identity or "",
-        duration=float(spec.lease_duration_seconds or 0),
-        acquired=None if spec.acquire_time is None else _micro_time(spec.acquire_time),
-        transitions=spec.lease_transitions or 0,
-        seen_at=seen_at,
-    )
+def parse_lease(lease: Object, seen_at: float) -> LeaseRecord:
+    """What a Lease says. Raises ValueError for what is none."""
+    try:
+        version = lease["metadata"]["resourceVersion"]
+        spec: Mapping[str, Any] = lease.get("spec") or {}
+        return LeaseRecord(
+            version=str(version),
+            holder=spec.get("holderIdentity") or "",
+            duration=float(spec.get("leaseDurationSeconds") or 0),
+            acquired=spec.get("acquireTime"),
+            transitions=int(spec.get("leaseTransitions") or 0),
+            seen_at=seen_at,
+        )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"the answer is no Lease ({error!r})") from error
 
 
 def claim(name: str, namespace: str, identity: str, seconds: float, seen: LeaseRecord | None) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from perseid.api.names import storage_root
 from perseid.api.reasons import AttemptState, Phase, Reason, StageState
@@ -14,7 +14,7 @@ from perseid.api.status import AttemptStatus, EvolutionRunStatus, Intent
 from perseid.decide import Observed, ObservedRun, PipelineState, RunState, StartModel
 from perseid_operator import sight
 from perseid_operator.kfp import KfpError, KfpRateLimitedError, KfpRun, KfpUnauthorizedError
-from perseid_operator.kube.protocol import Kube, NotFoundError
+from perseid_operator.kube.protocol import Kube, NotFoundError, Object
 from perseid_operator.objects import RunObject, read_status
 from perseid_operator.results import ResultReader, StorageError
 from perseid_operator.submission import Doubts, Workflows
@@ -67,16 +67,24 @@ class Observer:
             start_model=start_model,
             approved_generation=obj.run.metadata.approved_generation,
         )
+        if self._watch.outage is not None:
+            # Older looks would say that all is well. The watch asks again, and wakes everybody when it is answered.
+            return _outage(seen, self._watch.outage)
         try:
             looks = await self._watch.look(ids, since)
+            # What was said before says little about a submission in doubt.
+            looks |= await self._watch.look(self._doubtful(status), self._clock())
             runs = {run_id: await self._run(obj, status, run_id, look) for run_id, look in looks.items()}
         except KfpError as error:
             return _outage(seen, error)
         except StorageError as error:
             return dataclasses.replace(seen, backend_reachable=False, backend_message=str(error))
-        if not ids and self._watch.failure is not None:
-            return _outage(seen, self._watch.failure)
         return dataclasses.replace(seen, runs=runs)
+
+    def _doubtful(self, status: EvolutionRunStatus) -> list[str]:
+        states = {one.run_id: one.state for one in _attempts(status)}
+        open_ones = [run_id for run_id in run_ids(status) if states.get(run_id) is AttemptState.SUBMITTING]
+        return [run_id for run_id in open_ones if not self._doubts.settled(run_id)]
 
     def forget(self, obj: RunObject, status: EvolutionRunStatus) -> None:
         """The object is gone, or done with."""
@@ -88,7 +96,7 @@ class Observer:
     async def _run(self, obj: RunObject, status: EvolutionRunStatus, run_id: str, look: Look) -> ObservedRun:
         run = look.run
         if run is None:
-            return await self._absent(status, run_id)
+            return await self._absent(status, run_id, asked_at=self._now() - timedelta(seconds=self._clock() - look.at))
         self._doubts.seen(run_id)
         seen = sight.observed(run, obj.run.spec.pipeline, self._link(run_id), self._now())
         if status.current is None or run_id != status.current.run_id:
@@ -96,9 +104,10 @@ class Observer:
         root = storage_root(obj.run.spec.storage.uri, self._storage, obj.namespace, obj.name, obj.uid)
         current = status.current
         if seen.state.is_live:
-            if not await self._is_lost(run):
-                return seen
-            return await self._lost(run, seen, root, current)
+            workflows = await self._workflows.of(run.run_id)
+            if self._is_lost(run, workflows):
+                return await self._lost(run, seen, root, current)
+            return _with_waiting(seen, sight.waiting(workflows or [], obj.run.spec.pipeline))
         self._without_workflow.pop(run_id, None)
         if seen.state is RunState.SUCCEEDED:
             result = await self._results.generation(root, current.generation, current.attempt)
@@ -107,19 +116,21 @@ class Observer:
             return dataclasses.replace(seen, result=result)
         return await self._failed(run, seen, root, current.generation, current.attempt)
 
-    async def _absent(self, status: EvolutionRunStatus, run_id: str) -> ObservedRun:
+    async def _absent(self, status: EvolutionRunStatus, run_id: str, asked_at: datetime) -> ObservedRun:
         """KFP says 404. That is the end of a run that was seen; of one that never was, it may only not be there yet."""
-        attempt = _attempt(status, run_id)
+        attempt = next((one for one in _attempts(status) if one.run_id == run_id), None)
         never_seen = attempt is None or attempt.state is AttemptState.SUBMITTING or run_id in status.stopping
         # Of an attempt that the status does not tell of any more nothing is known: as if it had been sent just now.
         intended_at = self._now() if attempt is None else attempt.submitted_at
-        if never_seen and not await self._doubts.certainly_absent(run_id, intended_at):
+        if never_seen and not await self._doubts.certainly_absent(run_id, intended_at, asked_at):
             return ObservedRun(RunState.UNKNOWN)
+        if attempt is not None and attempt.state is AttemptState.SUBMITTING and self._doubts.was_seen(run_id):
+            # The status does not say yet that it was there. It is not to be submitted a second time.
+            return ObservedRun(RunState.FAILED, reason=Reason.RUN_LOST, error="the backend has lost the run")
         return ObservedRun(RunState.MISSING)
 
-    async def _is_lost(self, run: KfpRun) -> bool:
+    def _is_lost(self, run: KfpRun, workflows: list[Object] | None) -> bool:
         """KFP lets a run stay RUNNING for ever when its Workflow is deleted."""
-        workflows = await self._workflows.of(run.run_id)
         if workflows is None or workflows:
             self._without_workflow.pop(run.run_id, None)
             return False
@@ -174,6 +185,13 @@ def _outage(seen: Observed, error: KfpError) -> Observed:
     return dataclasses.replace(seen, backend_reachable=False, backend_reason=_reason(error), backend_message=str(error))
 
 
+def _with_waiting(seen: ObservedRun, waiting: sight.Waiting | None) -> ObservedRun:
+    if waiting is None:
+        return seen
+    reason = Reason.AWAITING_QUOTA if waiting.quota else Reason.AWAITING_PODS
+    return dataclasses.replace(seen, waiting=reason, waiting_message=waiting.message)
+
+
 def run_ids(status: EvolutionRunStatus) -> list[str]:
     """The runs that matter: the one under way, those being stopped, and the newest generation's others."""
     current = [status.current.run_id] if status.current is not None else []
@@ -182,9 +200,8 @@ def run_ids(status: EvolutionRunStatus) -> list[str]:
     return list(dict.fromkeys([*current, *status.stopping, *others]))
 
 
-def _attempt(status: EvolutionRunStatus, run_id: str) -> AttemptStatus | None:
-    attempts = [attempt for generation in status.generations for attempt in generation.attempts]
-    return next((attempt for attempt in attempts if attempt.run_id == run_id), None)
+def _attempts(status: EvolutionRunStatus) -> list[AttemptStatus]:
+    return [attempt for generation in status.generations for attempt in generation.attempts]
 
 
 def _reason(error: KfpError) -> Reason:

@@ -6,6 +6,7 @@ No Kopf in here: whoever watches Kubernetes hands in objects and is told when to
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import logging
 import time
@@ -13,12 +14,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from perseid.api.base import replace, whole_seconds_utc
+from perseid.api.base import replace
 from perseid.api.names import history_config_map
-from perseid.api.reasons import ConditionType, Reason
+from perseid.api.reasons import AttemptState, ConditionStatus, ConditionType, Reason
 from perseid.api.status import Condition, EvolutionRunStatus, GenerationStatus
 from perseid.decide import DeleteObject, Observed, PipelineState, Plan, Submit, Terminate, clean_up, decide
-from perseid.decide.lifecycle import fail
 from perseid_operator.actions import Actions
 from perseid_operator.kfp import RunRejectedError
 from perseid_operator.kube.protocol import ConflictError, InvalidError, Kube, NotFoundError, Object
@@ -33,6 +33,8 @@ Tell = Callable[[RunObject, EvolutionRunStatus, EvolutionRunStatus, Observed], N
 """Told of every status that was written: the object, the status before and after, and what it was decided on."""
 Announce = Callable[[Object, Condition], None]
 """Told of every condition that has changed its status or reason."""
+TURN_SECONDS = 2.0
+"""How long a submission waits for its turn before its run tells of it."""
 STOPPING_SECONDS = 5.0
 """Between two looks at a run that is being stopped."""
 
@@ -45,6 +47,8 @@ class Memory:
     """When this process last did something outside (the loop's clock): older looks say nothing of it."""
     progress_at: float = float("-inf")
     """When progress was last written."""
+    rejected: str | None = None
+    """Why nobody can submit the run's pipeline, where that has turned out."""
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Following and cleaning up must not overlap."""
 
@@ -116,8 +120,22 @@ class Reconciler:
         memory = self.memory(obj.uid)
         observed = await self._observer.observe(obj, status, await self._pipeline(obj, status), memory.acted_at)
         plan = decide(obj.run.spec, status, observed, self._now())
+        try:
+            if isinstance(plan.action, Submit):
+                if not await self._actions.turns.take(obj.uid, TURN_SECONDS):
+                    observed = dataclasses.replace(observed, may_submit=False)
+                plan = decide(obj.run.spec, status, observed, self._now())  # it may have taken a while
+            return await self._carry_out(obj, status, observed, plan)
+        finally:
+            if observed.may_submit:  # else it stays in the queue
+                self._actions.turns.give_back(obj.uid)
+
+    async def _carry_out(
+        self, obj: RunObject, status: EvolutionRunStatus, observed: Observed, plan: Plan
+    ) -> tuple[Object, float | None, str]:
+        """Write, then act."""
         written, wait = await self._write(obj, status, plan)
-        if written is not raw:
+        if written is not obj.raw:
             self._tell(obj, status, plan.status, observed)
         if isinstance(plan.action, DeleteObject):
             await self._kube.delete_run(written)
@@ -125,12 +143,12 @@ class Reconciler:
         again = await self._act(read_object(written), plan)
         if again is None:
             again = _earlier(plan.requeue_after, wait)
-        result = "acted" if plan.action is not None else "unchanged" if written is raw else "written"
+        result = "acted" if plan.action is not None else "unchanged" if written is obj.raw else "written"
         return written, again, result
 
     async def _pipeline(self, obj: RunObject, status: EvolutionRunStatus) -> PipelineState:
         if status.snapshot is not None or status.phase.is_terminal:
-            return PipelineState(snapshot=status.snapshot)
+            return PipelineState(snapshot=status.snapshot, error=self.memory(obj.uid).rejected)
         return await self._snapshots.take(obj.raw, obj.run.spec.pipeline)
 
     async def _write(self, obj: RunObject, old: EvolutionRunStatus, plan: Plan) -> tuple[Object, float | None]:
@@ -150,7 +168,7 @@ class Reconciler:
             self._doubts.intended(status.current.run_id)
         for condition in status.conditions:
             before = old.condition(condition.type)
-            if before is None or (before.status, before.reason) != (condition.status, condition.reason):
+            if is_news(before, condition):
                 self._announce(written, condition)
         return written, None
 
@@ -172,30 +190,17 @@ class Reconciler:
         memory = self.memory(obj.uid)
         match plan.action:
             case Submit() as submit:
+                memory.acted_at = self._clock()
                 try:
                     await self._actions.submit(obj, plan.status, submit)
                 except (RunRejectedError, SnapshotError, InvalidError) as error:
-                    await self._fail(obj, plan.status, str(error))
-                finally:
-                    memory.acted_at = self._clock() if self._doubts_left(submit) else memory.acted_at
-                return 0.0 if not self._doubts_left(submit) else STOPPING_SECONDS
+                    memory.rejected = str(error)  # it would be another time: the next pass decides on that
+                return STOPPING_SECONDS if self._doubts.in_doubt(submit.run_id) else 0.0
             case Terminate(run_id):
                 await self._actions.terminate(run_id)
                 memory.acted_at = self._clock()
                 return STOPPING_SECONDS
         return None
-
-    def _doubts_left(self, submit: Submit) -> bool:
-        return self._doubts.in_doubt(submit.run_id)
-
-    async def _fail(self, obj: RunObject, status: EvolutionRunStatus, why: str) -> None:
-        """KFP refuses the run for what is in it: no other attempt would fare better."""
-        now = whole_seconds_utc(self._now())
-        failed = fail(replace(status, current=None), Reason.PIPELINE_INVALID, why, now)
-        written = await self._kube.write_status(obj.raw, status_to_json(failed))
-        condition = failed.condition(ConditionType.FAILED)
-        assert condition is not None
-        self._announce(written, condition)
 
     async def clean_up(self, raw: Object) -> float | None:
         """One pass over an object that is being deleted: None when nothing of it is left, else when to come again."""
@@ -205,15 +210,14 @@ class Reconciler:
                 return None
             memory = self.memory(obj.uid)
             observed = await self._observer.observe(obj, status, PipelineState(), memory.acted_at)
-            plan = clean_up(obj.run.spec, status, observed)
-            if plan.action is None and plan.requeue_after is None:
+            left = clean_up(obj.run.spec, status, observed)
+            if left.done:
                 self.forget(obj, status)
                 return None
-            if isinstance(plan.action, Terminate):
-                await self._actions.terminate(plan.action.run_id)
+            if left.stop is not None:
+                await self._actions.terminate(left.stop.run_id)
                 memory.acted_at = self._clock()
-                return STOPPING_SECONDS
-            return plan.requeue_after
+            return STOPPING_SECONDS
 
     def forget(self, obj: RunObject, status: EvolutionRunStatus) -> None:
         """The object is gone, or done with."""
@@ -227,11 +231,40 @@ def _intent(status: EvolutionRunStatus) -> tuple[str, datetime] | None:
 
 
 def without_progress(status: EvolutionRunStatus) -> EvolutionRunStatus:
-    """The status without what only says how far things are."""
+    """The status without what only says how far things are.
+
+    That a run is there, and has no pod yet, is such a thing: most get one before it would be told.
+    """
     current = status.current
-    if current is not None:
-        current = replace(current, stages={}, gpu_seconds=0.0)
-    return replace(status, current=current, columns=replace(status.columns, gpu_hours=""))
+    if current is None:
+        return status
+    newest = status.generations[-1]
+    last = newest.attempts[-1]
+    begins = last.state in (AttemptState.SUBMITTING, AttemptState.PENDING)
+    conditions = [
+        replace(one, message="") if one.type is ConditionType.PROGRESSING else one
+        for one in status.conditions
+        if not (begins and one.type is ConditionType.PROGRESSING)
+    ]
+    last = replace(last, state=AttemptState.PENDING if begins else last.state, reason=None, message="")
+    newest = replace(newest, attempts=[*newest.attempts[:-1], last])
+    return replace(
+        status,
+        current=replace(current, url=None, stages={}, gpu_seconds=0.0),
+        conditions=conditions,
+        generations=[*status.generations[:-1], newest],
+        columns=replace(status.columns, gpu_hours="", reason=""),
+    )
+
+
+def is_news(before: Condition | None, now: Condition) -> bool:
+    """Whether a condition is worth an Event. That nothing is wrong, where nothing was, is not; what is being submitted
+    is told of when it has been; and how it has ended another condition says."""
+    if before is None and now.type in (ConditionType.ACCEPTED, ConditionType.BACKEND_READY):
+        return now.status is not ConditionStatus.TRUE
+    if now.reason in (Reason.SUBMITTING, Reason.FINISHED):
+        return False
+    return before is None or (before.status, before.reason) != (now.status, now.reason)
 
 
 def _earlier(*seconds: float | None) -> float | None:

@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import obstore
-from obstore.exceptions import BaseError, NotFoundError
-from obstore.store import LocalStore, from_url
+from obstore.store import LocalStore
 
-from perseid.api.layout import RESULT, STAGES, attempt_key
+from perseid.api.layout import RESULT, STAGES, StorageError, attempt_key, is_remote, local_path
 from perseid.api.result import GenerationResult, ResultError, StageResult, parse_result
+from perseid.storage.stores import Patience, explained, open_store
+
+__all__ = ["ResultReader", "StageFailure", "StorageError"]
 
 MAX_BYTES = 1 << 20
 """A result is a few kilobytes. More is no result, and must not fill the operator's memory."""
 TIMEOUT_SECONDS = 20.0
 MAX_STORES = 256
 """Connections that are kept."""
-
-
-class StorageError(Exception):
-    """The storage cannot be asked. The message says which, why, and what to look at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +31,7 @@ class StageFailure:
 
 
 class ResultReader:
-    """Reads from `s3://`, `gs://`, `az://` and directories, with the environment's credentials, as obstore does."""
+    """Reads from `s3://`, `gs://`, `az://` and directories, with the environment's credentials. Raises StorageError."""
 
     def __init__(self) -> None:
         self._remote: dict[str, Any] = {}
@@ -66,26 +63,18 @@ class ResultReader:
 
     async def _read(self, root: str, key: str) -> bytes | None:
         try:
-            async with asyncio.timeout(TIMEOUT_SECONDS):
-                found = await obstore.get_async(self._store(root), key)
-                if found.meta["size"] > MAX_BYTES:
-                    return b"{}"  # not a result: reading it is what makes it one
-                return bytes(await found.bytes_async())
-        except (FileNotFoundError, NotFoundError):
+            with explained(root):
+                async with asyncio.timeout(TIMEOUT_SECONDS):
+                    found = await obstore.get_async(self._store(root), key)
+                    if found.meta["size"] > MAX_BYTES:
+                        return b"{}"  # not a result: reading it is what makes it one
+                    return bytes(await found.bytes_async())
+        except FileNotFoundError:
             return None
-        except TimeoutError as error:
-            raise StorageError(
-                f"the storage {root} gave no answer within {TIMEOUT_SECONDS:g} s; is it up, and may the operator reach"
-                " it?"
-            ) from error
-        except (BaseError, OSError, ValueError) as error:
-            raise StorageError(
-                f"the storage {root} cannot be read: {error}; check the address and the operator's credentials for it"
-            ) from error
 
     def _store(self, root: str) -> Any:
-        if "://" not in root or root.startswith("file://"):
-            path = Path(root.removeprefix("file://"))
+        if not is_remote(root):
+            path = local_path(root)
             if not path.is_dir():
                 raise FileNotFoundError(root)  # nothing has been written yet
             return LocalStore(prefix=path)
@@ -93,5 +82,5 @@ class ResultReader:
         if store is None:
             if len(self._remote) >= MAX_STORES:
                 self._remote.pop(next(iter(self._remote)))
-            store = self._remote[root] = from_url(root)
+            store = self._remote[root] = open_store(root, Patience.LOOK)
         return store

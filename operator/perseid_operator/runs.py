@@ -19,13 +19,15 @@ from perseid_operator.kfp import KfpError, KfpRateLimitedError
 from perseid_operator.kube.protocol import ConflictError, Kube, KubeError, NotFoundError, Object, UnavailableError
 from perseid_operator.logs import log_context
 from perseid_operator.metrics import Metrics
-from perseid_operator.objects import BadObjectError, needs_work, read_object, read_status
+from perseid_operator.objects import BadObjectError, compact, is_held, needs_work, read_object, read_status
 from perseid_operator.reconciler import Reconciler
 
 log = logging.getLogger(__name__)
 
 FIRST_BACKOFF_SECONDS = 1.0
 LONGEST_BACKOFF_SECONDS = 300.0
+PASSES_AT_ONCE = 32
+"""Passes under way. A thousand at once would wait for each other's requests, and none of them would get done soon."""
 LONGEST_WAIT_SECONDS = 600.0
 """However little is to be expected: a look now and then mends what was missed."""
 
@@ -47,15 +49,16 @@ class Runs:
         self._health = health
         self._metrics = metrics
         self._known: dict[str, Known] = {}
+        self._passes = asyncio.Semaphore(PASSES_AT_ONCE)
 
     def seen(self, raw: Object) -> None:
-        """A version that the watch brought. An older one than our own last write is no news."""
+        """A version that the watch brought, compact. An older one than our own last write is no news."""
         uid = raw["metadata"]["uid"]
         known = self._known.get(uid)
         if known is None:
-            self._known[uid] = Known(slim(raw))
+            self._known[uid] = Known(raw)
         elif not _is_older(raw, known.newest):
-            known.newest = slim(raw)
+            known.newest = raw
             known.wake.set()
 
     def gone(self, raw: Object) -> None:
@@ -77,19 +80,24 @@ class Runs:
         known = self._known.get(uid)
         return None if known is None else known.newest
 
-    async def follow(self, raw: Object, stopped: Callable[[], bool]) -> None:
-        """Carry an object through, until it is done or gone, `stopped`, or cancelled. Never raises for what goes wrong
-        outside: that is waited out."""
-        self.seen(raw)
-        metadata = raw["metadata"]
-        uid, key = metadata["uid"], f"{metadata['namespace']}/{metadata['name']}"
+    async def follow(self, uid: str, stopped: Callable[[], bool]) -> None:
+        """Carry an object that was `seen` through, until it is done or gone, `stopped`, or cancelled. Never raises for
+        what goes wrong outside: that is waited out."""
+        first = self._known.get(uid)
+        if first is None:
+            return  # gone already
+        metadata = first.newest["metadata"]
+        key = f"{metadata['namespace']}/{metadata['name']}"
         failures = 0
         self._health.pass_begun(key, LONGEST_WAIT_SECONDS)
         try:
             with log_context(namespace=metadata["namespace"], name=metadata["name"]):
                 while not stopped() and (known := self._known.get(uid)) is not None and needs_work(known.newest):
                     known.wake.clear()
-                    delay, failures = await self._pass(known, failures)
+                    if is_held(known.newest):
+                        delay, failures = await self._pass(known, failures)
+                    else:
+                        delay = LONGEST_WAIT_SECONDS  # the watch brings the version that is
                     self._health.pass_done(key, delay)
                     if delay > 0:
                         await _wait(known.wake, delay)
@@ -99,7 +107,8 @@ class Runs:
     async def _pass(self, known: Known, failures: int) -> tuple[float, int]:
         """One pass; the seconds to wait after it, and how many have failed in a row."""
         try:
-            newest, delay = await self._reconciler.reconcile(known.newest)
+            async with self._passes:
+                newest, delay = await self._reconciler.reconcile(known.newest)
         except ConflictError:
             # Somebody wrote first: decide again on what they wrote. At once, but not in a closed loop.
             return await self._read_again(known, failures)
@@ -116,7 +125,7 @@ class Runs:
             log.exception("this pass has failed by a mistake of the operator's")
             return _backoff(failures, error), failures + 1
         if not _is_older(newest, known.newest):
-            known.newest = slim(newest)
+            known.newest = compact(newest)
         return min(LONGEST_WAIT_SECONDS, LONGEST_WAIT_SECONDS if delay is None else delay), 0
 
     async def _read_again(self, known: Known, failures: int) -> tuple[float, int]:
@@ -131,7 +140,7 @@ class Runs:
         if read["metadata"]["uid"] != metadata["uid"]:
             self.gone(known.newest)  # another object took the name
         elif not _is_older(read, known.newest):
-            known.newest = slim(read)
+            known.newest = compact(read)
         return (0.0 if failures == 0 else _backoff(failures, None)), failures + 1
 
     async def sweep(self) -> None:
@@ -167,14 +176,6 @@ def last_progress(status: Mapping[str, Any]) -> float:
     times = [condition.get("lastTransitionTime") for condition in status.get("conditions", [])]
     times += [(status.get("current") or {}).get("intentTime"), status.get("startedAt")]
     return max((datetime.fromisoformat(time).timestamp() for time in times if time), default=0.0)
-
-
-def slim(raw: Object) -> Object:
-    """The object without what nobody here reads: a thousand of them are kept."""
-    metadata: Mapping[str, Any] = raw["metadata"]
-    if "managedFields" not in metadata:
-        return dict(raw)
-    return {**raw, "metadata": {key: value for key, value in metadata.items() if key != "managedFields"}}
 
 
 def _is_older(one: Object, other: Object) -> bool:

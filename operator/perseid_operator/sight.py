@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, get_args
 
@@ -58,14 +59,8 @@ def stages_of(run: KfpRun) -> dict[StageName, StageState]:
 
 def gpu_seconds(run: KfpRun, pipeline: PipelineSpec, now: datetime) -> float:
     """GPUs times seconds of the stages so far. A stage of several tries counts its newest only: KFP tells no others."""
-    stages = pipeline.stages
-    gpus = {
-        "synthesize": stages.synthesize.gpus,
-        "convert": stages.convert.gpus,
-        "finetune": stages.finetune.gpus,
-        "evaluate": stages.evaluate.gpus,
-    }
-    return sum(_seconds(task, now) * gpus.get(name, 0) for name, task in run.tasks.items())
+    tasks = ((stage, run.tasks.get(stage)) for stage in STAGE_NAMES)
+    return sum(_seconds(task, now) * pipeline.stages.of(stage).gpus for stage, task in tasks if task is not None)
 
 
 def _seconds(task: KfpTask, now: datetime) -> float:
@@ -98,3 +93,60 @@ def workflow_messages(workflows: Iterable[Mapping[str, Any]]) -> list[str]:
         own = [status["message"]] if status.get("message") else []
         messages += [*pods, *others, *own]
     return messages
+
+
+QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
+"""A pod with this label is Kueue's: it stays gated until its queue has quota for it."""
+_QUOTA = re.compile(
+    r"exceeded quota"  # Kubernetes' ResourceQuota: Argo tries to make the pod again and again
+    r"|SchedulingGated|scheduling gates"
+    r"|too many workflows are already running"  # Argo's own limit
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """What keeps a run's pod from running."""
+
+    quota: bool
+    """Whether a quota has to become free; else a node, an image or a volume is what it lacks."""
+    message: str
+    """In words, for people."""
+    stage: StageName | None = None
+    """Whose pod it is, where it is a stage's."""
+
+
+def waiting(workflows: Iterable[Mapping[str, Any]], pipeline: PipelineSpec) -> Waiting | None:
+    """What a run's Workflows say that it waits for, a quota before anything else. None where nothing waits, or where
+    nobody says for what: then it is a pod that was made just now.
+
+    Argo copies into a node's message what keeps a container waiting and why no node fits. Of a pod that is gated it
+    says nothing at all, so silence about a pod with a queue's label means that its queue has not let it in yet.
+    """
+    found = [one for workflow in workflows for one in _waiting(workflow, pipeline)]
+    return next((one for one in found if one.quota), found[0] if found else None)
+
+
+def _waiting(workflow: Mapping[str, Any], pipeline: PipelineSpec) -> Iterator[Waiting]:
+    status = workflow.get("status") or {}
+    if (workflow.get("spec") or {}).get("suspend"):
+        queue = (workflow["metadata"].get("labels") or {}).get(QUEUE_LABEL)
+        by = "" if queue is None else f" until the queue {queue} of Kueue has quota for it"
+        yield Waiting(queue is not None, f"its Workflow {workflow['metadata']['name']} is suspended{by}")
+    if status.get("phase") == "Pending" and status.get("message"):
+        yield Waiting(bool(_QUOTA.search(status["message"])), status["message"])
+    for node in (status.get("nodes") or {}).values():
+        if node.get("type") != "Pod" or node.get("phase") != "Pending":
+            continue
+        stage, said = _stage_of(node), node.get("message")
+        queue = None if stage is None else pipeline.stages.of(stage).labels.get(QUEUE_LABEL)
+        if said:
+            yield Waiting(bool(_QUOTA.search(said)), said, stage)
+        elif queue is not None:
+            yield Waiting(True, f"the pod of stage {stage} waits for quota in the queue {queue} of Kueue", stage)
+
+
+def _stage_of(node: Mapping[str, Any]) -> StageName | None:
+    """A stage's pod is named after the way to it: `perseid-x7f2p.root.finetune.executor`."""
+    way = str(node.get("name", "")).split(".")
+    return next((stage for stage in STAGE_NAMES if stage in way), None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from typing import Any
 
 from perseid import __version__
@@ -18,6 +19,10 @@ MAX_PIPELINE_BYTES = MAX_BODY_BYTES // 2
 """The Workflow that KFP makes of it holds it several times over, and must fit into one object."""
 
 
+MAX_KEPT = 16
+"""Pipelines in memory. Most runs of a team share one."""
+
+
 class SnapshotError(Exception):
     """The frozen pipeline is not what it was, and cannot be restored. The message says what to do."""
 
@@ -28,6 +33,7 @@ class Snapshots:
     def __init__(self, kube: Kube, compiler: Compiler) -> None:
         self._kube = kube
         self._compiler = compiler
+        self._kept: OrderedDict[str, CompiledPipeline] = OrderedDict()
 
     async def take(self, run: Object, spec: PipelineSpec) -> PipelineState:
         """Compile and freeze. Calling it again after a crash finds what the first call has made."""
@@ -50,6 +56,7 @@ class Snapshots:
         except ConflictError:
             # Made before a crash, maybe by another version of Perseid: what is frozen first stays.
             frozen = CompiledPipeline(_text(await self._kube.get_config_map(metadata["namespace"], name)))
+        self._keep(frozen)
         snapshot = Snapshot(config_map=name, pipeline_digest=frozen.digest, perseid_version=__version__)
         return PipelineState(snapshot=snapshot)
 
@@ -58,6 +65,9 @@ class Snapshots:
 
         Raises SnapshotError where it does not, and KubeErrors.
         """
+        kept = self._kept.get(snapshot.pipeline_digest)
+        if kept is not None:
+            return kept  # a digest says all that the ConfigMap could
         namespace = run["metadata"]["namespace"]
         try:
             found = CompiledPipeline(_text(await self._kube.get_config_map(namespace, snapshot.config_map)))
@@ -75,7 +85,13 @@ class Snapshots:
                 f"{_lost(namespace, snapshot)} or was changed: what is there has the digest {found.digest}, the status"
                 f" says {snapshot.pipeline_digest} (made by Perseid {snapshot.perseid_version})"
             )
+        self._keep(found)
         return found
+
+    def _keep(self, pipeline: CompiledPipeline) -> None:
+        self._kept[pipeline.digest] = pipeline
+        if len(self._kept) > MAX_KEPT:
+            self._kept.popitem(last=False)
 
 
 def _text(config_map: Object) -> str:

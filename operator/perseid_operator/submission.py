@@ -6,7 +6,7 @@ KFP takes our run id, but a second POST of it starts the run a second time, and 
 1. The intent stands in the status with its time, written with the object's version as a condition. Whoever wrote it
    just now is the only one who can have sent anything, and has not yet. He sends within `SUBMIT_SECONDS` of that time,
    or writes it anew first.
-2. KFP says 404 for the id, and no Workflow carries it.
+2. KFP says 404 for the id, and no Workflow carries it. What it said before the end of a grace time says nothing.
 3. Whoever finds an intent that he did not write himself (after a restart), or got no clear answer to his own POST,
    waits out a grace time from the last moment at which it can have been sent, in which KFP finishes what it had begun:
    the run shows, or it never will. That moment stands in the status, so a process that dies again and again waits no
@@ -117,16 +117,24 @@ class Doubts:
         """Whether this process has sent something that may be on its way."""
         return run_id in self._since
 
-    async def certainly_absent(self, run_id: str, intended_at: datetime) -> bool:
+    def settled(self, run_id: str) -> bool:
+        """Whether this process knows for certain how it stands with the run: not sent, or seen."""
+        return run_id in self._own or run_id in self._seen
+
+    def was_seen(self, run_id: str) -> bool:
+        """Whether this process has seen the run."""
+        return run_id in self._seen
+
+    async def certainly_absent(self, run_id: str, intended_at: datetime, asked_at: datetime) -> bool:
         """Whether a run of which KFP says 404 will not come to exist by itself. Raises UnavailableError.
 
-        `intended_at`: the time of its intent, as the status tells it.
+        `intended_at`: the time of its intent, as the status tells it; `asked_at`: when KFP was asked.
         """
-        if run_id in self._own or run_id in self._seen:
+        if self.settled(run_id):
             return True
         since = self._since.setdefault(run_id, intended_at + timedelta(seconds=SUBMIT_SECONDS))
         workflows = await self._workflows.of(run_id)
-        waited = (self._now() - since).total_seconds()
+        waited = (asked_at - since).total_seconds()
         if workflows is None:
             return waited >= self._grace.without_workflows
         if waited < self._grace.with_workflows:

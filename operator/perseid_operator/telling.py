@@ -9,6 +9,7 @@ from perseid.api.status import EvolutionRunStatus
 from perseid.decide import Observed
 from perseid_operator.metrics import Metrics
 from perseid_operator.objects import RunObject
+from perseid_operator.sight import STAGE_NAMES
 
 _WAITING = (AttemptState.SUBMITTING, AttemptState.PENDING)
 
@@ -34,17 +35,15 @@ def tell(
     run = observed.runs.get(old.current.run_id)
     if run is None:
         return
-    stages = obj.run.spec.pipeline.stages
-    gpus = {
-        "synthesize": stages.synthesize.gpus,
-        "convert": stages.convert.gpus,
-        "finetune": stages.finetune.gpus,
-        "evaluate": stages.evaluate.gpus,
-    }
-    for stage, usage in (run.result.usage if run.result is not None else {}).items():
+    used = run.result.usage if run.result is not None else {}
+    for stage in STAGE_NAMES:
+        usage = used.get(stage)
+        if usage is None:
+            continue
         metrics.stage_ended(stage, "Succeeded", usage.seconds)
-        if gpus.get(stage, 0):
-            metrics.gpu_seconds(obj.namespace, stage, usage.seconds * gpus[stage])
+        gpus = obj.run.spec.pipeline.stages.of(stage).gpus
+        if gpus:
+            metrics.gpu_seconds(obj.namespace, stage, usage.seconds * gpus)
 
 
 def _is_new(old: EvolutionRunStatus, index: int) -> bool:

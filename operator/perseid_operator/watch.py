@@ -11,6 +11,9 @@ from perseid_operator.kfp import KfpClient, KfpError, KfpRun
 
 log = logging.getLogger(__name__)
 
+OUTAGE_SECONDS = 30.0
+"""How long KFP must fail to answer before every run tells of it. One slow list of a thousand runs is no outage, and a
+thousand status writes would not make it faster."""
 GATHER_SECONDS = 0.05
 """How long a question waits for others to be asked with it."""
 
@@ -49,8 +52,9 @@ class RunWatch:
         self._followed: dict[str, frozenset[str]] = {}
         self._asked: dict[str, asyncio.Future[Look]] = {}
         self._asking: asyncio.Task[None] | None = None
-        self.failure: KfpError | None = None
-        """Why KFP could not be asked the last time; None where it answered."""
+        self.outage: KfpError | None = None
+        """Why KFP has not been answering for a while; None where it answers, or has only just failed to."""
+        self._failing_since: float | None = None
 
     def follow(self, key: str, run_ids: Iterable[str]) -> None:
         """`key` wants to know of these runs from now on, and of no others."""
@@ -105,7 +109,6 @@ class RunWatch:
         After a failure everybody is woken once, and once more when KFP answers again.
         """
         wanted = sorted(self._followers)
-        failed_before = self.failure is not None
         try:
             if wanted:
                 changed = await self._list(wanted)
@@ -113,23 +116,30 @@ class RunWatch:
                 changed = set()
                 await self._kfp.check()
         except KfpError as error:
-            if not failed_before:
-                log.warning("KFP cannot be asked: %s", error)
-                self.failure = error
-                self._wake_all()
-            self.failure = error
+            self._note_answer(error)
             return
         finally:
             self._on_round()
-        self.failure = None
-        if failed_before:
-            log.info("KFP answers again")
-            self._wake_all()
-            return
+        self._note_answer(None)
         for key in {key for run_id in changed for key in self._followers.get(run_id, ())}:
             self._wake(key)
 
-    def _wake_all(self) -> None:
+    def _note_answer(self, failure: KfpError | None) -> None:
+        """KFP has answered, or has not. Everybody hears of the begin and the end of an outage."""
+        if failure is None:
+            self._failing_since = None
+        elif self._failing_since is None:
+            self._failing_since = self._clock()
+            log.warning("KFP cannot be asked: %s", failure)
+        lasting = self._failing_since is not None and self._clock() - self._failing_since >= OUTAGE_SECONDS
+        changed = lasting != (self.outage is not None)
+        self.outage = failure if lasting else None
+        if not changed:
+            return
+        if lasting:
+            log.error("KFP has not answered for %.0f s: %s", OUTAGE_SECONDS, failure)
+        else:
+            log.info("KFP answers again")
         for key in list(self._followed):
             self._wake(key)
 
@@ -147,10 +157,10 @@ class RunWatch:
             asked, self._asked = self._asked, {}
             try:
                 await self._list(sorted(asked))
-                self.failure = None
+                self._note_answer(None)
             except Exception as error:  # noqa: BLE001  # whoever asked gets it, whatever it is
                 if isinstance(error, KfpError):
-                    self.failure = error
+                    self._note_answer(error)
                 for future in asked.values():
                     if not future.done():
                         future.set_exception(error)
@@ -169,14 +179,15 @@ class RunWatch:
                 known = self._looks.get(run_id)
                 # One that was not there a moment ago, and is in no list, is still not there.
                 found[run_id] = None if known is not None and known.run is None else await self._kfp.get_run(run_id)
-        changed = {run_id for run_id, run in found.items() if self._differs(run_id, run)}
+        changed: set[str] = set()
         for run_id, run in found.items():
+            known = self._looks.get(run_id)
+            if known is not None and known.at > began:
+                continue  # somebody has seen it since, maybe because he has just made it
+            if known is None or known.run != run:
+                changed.add(run_id)
             self._looks[run_id] = Look(run, began)
         return changed
-
-    def _differs(self, run_id: str, run: KfpRun | None) -> bool:
-        known = self._looks.get(run_id)
-        return known is None or known.run != run
 
 
 async def _shielded(future: Awaitable[Look]) -> Look:

@@ -14,14 +14,10 @@ import os
 import signal
 import sys
 
-sys.modules.setdefault("kubernetes", None)  # type: ignore[arg-type]  # as perseid_operator.__main__ does
-
-import kubernetes_asyncio.client  # noqa: E402
-import kubernetes_asyncio.config  # noqa: E402, F401
-
-from perseid_operator.app import run  # noqa: E402
-from perseid_operator.logs import configure_logs  # noqa: E402
-from perseid_operator.settings import load_settings  # noqa: E402
+import perseid_operator.__main__  # noqa: F401  # first: it holds back what the operator must not import
+from perseid_operator.app import run
+from perseid_operator.logs import configure_logs
+from perseid_operator.settings import load_settings
 
 
 def main() -> None:

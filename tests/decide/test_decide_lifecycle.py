@@ -13,6 +13,7 @@ from perseid.api.result import ModelRef
 from perseid.api.spec import EvolutionRunSpec
 from perseid.api.status import EvolutionRunStatus, Snapshot
 from perseid.decide import (
+    CleanUp,
     DeleteObject,
     Observed,
     ObservedRun,
@@ -63,6 +64,54 @@ def test_suspending_by_termination_stops_the_run_and_resuming_tries_the_generati
     assert (plan.action.generation, plan.action.attempt) == (0, 1)
     assert plan.status.generations[0].charged_attempts == 0
     assert plan.status.suspended_seconds == 1000
+
+
+PAGE = "https://kubeflow.example/#/runs/details/1"
+
+
+def waiting(plan: Plan, state: RunState, reason: Reason | None, message: str = "") -> Observed:
+    run = ObservedRun(state, waiting=reason, waiting_message=message, url=PAGE)
+    return Observed(runs={run_id_of(UID, 0, 0): run})
+
+
+def progressing(plan: Plan) -> tuple[Reason, str]:
+    found = plan.status.condition(ConditionType.PROGRESSING)
+    assert found is not None
+    return found.reason, found.message
+
+
+def test_what_a_pod_waits_for_is_told_with_a_link_and_forgotten_when_it_runs() -> None:
+    plan = first(spec())
+    plan = go(spec(), plan, waiting(plan, RunState.PENDING, Reason.AWAITING_QUOTA, "the queue a is full"), at(10))
+    reason, message = progressing(plan)
+    assert reason is Reason.AWAITING_QUOTA
+    assert "the queue a is full" in message
+    assert message.endswith(PAGE)
+    plan = go(spec(), plan, waiting(plan, RunState.PENDING, None), at(20))
+    assert progressing(plan)[0] is Reason.AWAITING_PODS
+    assert "queue" not in progressing(plan)[1]
+    plan = go(spec(), plan, waiting(plan, RunState.RUNNING, None), at(30))
+    assert progressing(plan)[0] is Reason.GENERATION_IN_PROGRESS
+    plan = go(spec(), plan, waiting(plan, RunState.RUNNING, Reason.AWAITING_QUOTA, "no GPU is left"), at(40))
+    assert progressing(plan)[0] is Reason.AWAITING_QUOTA, "a later stage can wait as well"
+    assert "its next pod waits: no GPU is left" in progressing(plan)[1]
+
+
+def test_the_page_of_a_failed_run_stands_in_every_message_about_it() -> None:
+    wanted = spec({"generations": {"max": 2, "maxAttempts": 1}})
+    plan = first(wanted)
+    failed = Observed(runs={run_id_of(UID, 0, 0): ObservedRun(RunState.FAILED, error="no luck", url=PAGE)})
+    plan = go(wanted, plan, failed, at(10))
+    assert plan.status.generations[0].attempts[0].url == PAGE
+    told = plan.status.condition(ConditionType.FAILED)
+    assert told is not None
+    assert told.message.endswith(PAGE)
+
+    lost = ObservedRun(RunState.FAILED, reason=Reason.NODE_LOST, error="no node", url=PAGE)
+    plan = go(spec(), first(spec()), Observed(runs={run_id_of(UID, 0, 0): lost}), at(10))
+    reason, message = progressing(plan)
+    assert reason is Reason.RETRYING
+    assert message.endswith(PAGE)
 
 
 def test_a_pause_does_not_count_towards_the_deadline() -> None:
@@ -213,7 +262,6 @@ def test_the_first_rule_that_matches_decides_what_follows_from_a_failure(
         (Reason.PREEMPTED, 0),
         (Reason.NODE_LOST, 0),
         (Reason.INFRASTRUCTURE_FAULT, 0),
-        (Reason.SUBMISSION_UNCLEAR, 0),
     ],
 )
 def test_without_rules_only_failures_of_the_runs_own_are_charged(reason: Reason, charged: int) -> None:
@@ -320,20 +368,38 @@ def test_a_deleted_object_goes_when_nothing_of_it_is_alive() -> None:
     plan = running(spec())
     run_id = run_id_of(UID, 0, 0)
     alive = Observed(runs={run_id: ObservedRun(RunState.RUNNING)})
-    assert clean_up(spec(), plan.status, alive).action == Terminate(run_id)
-    unclear = clean_up(spec(), plan.status, Observed(runs={run_id: ObservedRun(RunState.UNKNOWN)}))
-    assert (unclear.action, unclear.requeue_after is None) == (None, False)
-    down = clean_up(spec(), plan.status, Observed(backend_reachable=False))
-    assert down.requeue_after is not None
-    over = clean_up(spec(), plan.status, Observed(runs={run_id: ObservedRun(RunState.FAILED)}))
-    assert (over.action, over.requeue_after) == (None, None)
+    assert clean_up(spec(), plan.status, alive) == CleanUp(stop=Terminate(run_id))
+    unclear = Observed(runs={run_id: ObservedRun(RunState.UNKNOWN)})
+    assert clean_up(spec(), plan.status, unclear) == CleanUp()
+    down = Observed(backend_reachable=False)
+    assert clean_up(spec(), plan.status, down) == CleanUp()
+    over = Observed(runs={run_id: ObservedRun(RunState.FAILED)})
+    assert clean_up(spec(), plan.status, over) == CleanUp(done=True)
+
+
+def test_who_has_to_wait_for_a_turn_writes_no_intent_and_looks_again() -> None:
+    waiting = decide(spec(), EvolutionRunStatus(uid=UID), Observed(may_submit=False), at(0))
+    assert (waiting.action, waiting.status.current, waiting.status.phase) == (None, None, Phase.RUNNING)
+    assert waiting.requeue_after is not None
+    begun = decide(spec(), waiting.status, Observed(), at(1))
+    assert isinstance(begun.action, Submit)
+    run_id = begun.action.run_id
+    missing = {run_id: ObservedRun(RunState.MISSING)}
+    # An intent that was left by somebody else is not acted on, and not written anew, before it is one's turn.
+    held = decide(spec(), begun.status, Observed(runs=missing, may_submit=False), at(100))
+    assert (held.action, held.status) == (None, begun.status)
+    assert held.requeue_after is not None
+    assert decide(spec(), begun.status, Observed(runs=missing), at(100)).action == begun.action
+
+
+def test_a_deleted_object_that_never_began_waits_for_no_backend() -> None:
+    assert clean_up(spec(), EvolutionRunStatus(uid=UID), Observed(backend_reachable=False)) == CleanUp(done=True)
 
 
 def test_a_deleted_object_leaves_its_runs_alone_where_the_spec_says_so() -> None:
     plan = running(spec())
     alive = Observed(runs={run_id_of(UID, 0, 0): ObservedRun(RunState.RUNNING)})
-    left = clean_up(spec({"deletePolicy": "orphan"}), plan.status, alive)
-    assert (left.action, left.requeue_after) == (None, None)
+    assert clean_up(spec({"deletePolicy": "orphan"}), plan.status, alive) == CleanUp(done=True)
 
 
 def test_a_run_that_was_given_up_is_remembered_until_it_is_seen_to_have_ended_also_after_the_end() -> None:

@@ -91,7 +91,7 @@ class Server:
             self._idle.clear()
             try:
                 return await self._serve(_named(operation, request), request, handler)
-            except DroppedError:
+            except (DroppedError, ConnectionResetError):  # the latter: the client died before it had sent all of it
                 return _abort(request)
             except Failure as failure:
                 body = specs.check_answer({"code": failure.code, "message": failure.text}, "GoogleRpcStatus")

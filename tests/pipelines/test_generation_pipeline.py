@@ -34,6 +34,7 @@ EVERYTHING = {
     "gpus": 2,
     "gpuType": "amd.com/gpu",
     "sharedMemory": "16Gi",
+    "scratch": "200Gi",
     "nodeSelector": {"disk": "fast", "accelerator": "mi300x"},
     "labels": {"kueue.x-k8s.io/queue-name": "research", "team": "models"},
     "retries": 3,
@@ -51,6 +52,11 @@ RUN = EvolutionRun.model_validate(
             "evaluation": {"samples": 10, "k": [1, 10]},
             "pipeline": {
                 "image": IMAGE,
+                "env": [{"name": "AWS_REGION", "value": "here"}],
+                "secretEnv": [
+                    {"name": "AWS_SECRET_ACCESS_KEY", "secret": "storage", "key": "secret-key"},
+                    {"name": "OPENAI_API_KEY", "secret": "mentor", "key": "token"},
+                ],
                 "stages": {
                     "synthesize": EVERYTHING,
                     "convert": {"cpu": "500m", "memory": "512Mi"},
@@ -144,10 +150,23 @@ def test_placement_lands_in_the_kubernetes_part_of_its_stage_alone(compiled: lis
     assert placed["nodeSelector"]["labels"] == EVERYTHING["nodeSelector"]
     assert placed["podMetadata"]["labels"] == EVERYTHING["labels"]
     assert placed["activeDeadlineSeconds"] == "7200"
-    (mount,) = placed["emptyDirMounts"]
-    assert mount == {"volumeName": "dshm", "mountPath": "/dev/shm", "medium": "Memory", "sizeLimit": "16Gi"}
-    assert on_kubernetes(compiled, "convert") == {}
-    assert on_kubernetes(compiled, "evaluate") == {}
+    shared, scratch = placed["emptyDirMounts"]
+    assert shared == {"volumeName": "dshm", "mountPath": "/dev/shm", "medium": "Memory", "sizeLimit": "16Gi"}
+    assert scratch == {"volumeName": "scratch", "mountPath": "/scratch", "sizeLimit": "200Gi"}
+    assert on_kubernetes(compiled, "convert").keys() == {"secretAsEnv"}
+    assert on_kubernetes(compiled, "evaluate").keys() == {"secretAsEnv"}
+
+
+def test_every_stage_has_the_environment_and_no_secret_stands_in_the_pipeline(compiled: list[dict[str, Any]]) -> None:
+    for stage in STAGES:
+        variables = {one["name"]: one["value"] for one in container(compiled, stage)["env"]}
+        scratch = {"PERSEID_SCRATCH_DIR": "/scratch"} if stage in ("synthesize", "finetune") else {}
+        assert variables == {"AWS_REGION": "here", **scratch}
+        secrets = {
+            entry["keyToEnv"][0]["envVar"]: (entry["secretName"], entry["keyToEnv"][0]["secretKey"])
+            for entry in on_kubernetes(compiled, stage)["secretAsEnv"]
+        }
+        assert secrets == {"AWS_SECRET_ACCESS_KEY": ("storage", "secret-key"), "OPENAI_API_KEY": ("mentor", "token")}
 
 
 def test_retries_are_asked_for_only_where_the_spec_does(compiled: list[dict[str, Any]]) -> None:

@@ -254,10 +254,29 @@ def test_a_clock_that_was_set_back_gives_no_negative_time(tmp_path: Path) -> Non
     assert writer.seconds == 0
 
 
-def test_storage_is_a_path_or_a_file_uri() -> None:
+def test_local_storage_is_a_path_or_a_file_uri() -> None:
     assert local_path("/runs/a") == local_path("file:///runs/a") == Path("/runs/a")
     with pytest.raises(StorageError, match="s3://bucket/runs"):
         local_path("s3://bucket/runs")
+
+
+def test_files_in_object_storage_have_a_working_copy_and_a_lasting_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PERSEID_SCRATCH_DIR", str(tmp_path / "scratch"))
+    told = attempt(tmp_path).model_copy(update={"storage": "s3://bucket/runs/"})
+    layout = Layout.of(told)
+    assert layout.root.parent == (tmp_path / "scratch").resolve()
+    assert Layout.of(told.model_copy(update={"storage": "s3://bucket/runs"})).root == layout.root
+    assert Layout.of(told.model_copy(update={"storage": "s3://bucket/run"})).root != layout.root
+    assert layout.location(layout.result) == "s3://bucket/runs/generations/000/attempts/0/result.json"
+    assert layout.key(layout.stage("convert")) == "generations/000/attempts/0/convert"
+    assert not layout.root.exists(), "a layout makes nothing"
+
+
+def test_in_a_directory_the_lasting_place_is_the_path(tmp_path: Path) -> None:
+    layout = Layout.of(attempt(tmp_path))
+    assert layout.location(layout.result) == str(layout.result)
 
 
 def test_the_files_of_an_attempt_lie_where_the_layout_says(tmp_path: Path) -> None:

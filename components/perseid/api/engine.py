@@ -16,7 +16,7 @@ class ModelSpec(ApiModel):
     """The model that generation 0 starts from."""
 
     ref: Text = EMBEDDED_MODEL
-    """A hub id (`org/name`), a local directory (`./x`, `/x`), or `embedded:smollm2-135m-instruct`."""
+    """A hub id (`org/name`), a directory (`./x`, `/x`, `s3://bucket/x`), or `embedded:smollm2-135m-instruct`."""
     evolution_run: Annotated[str, Field(pattern=RUN_NAME, max_length=53)] | None = None
     """Start from the best model of this other EvolutionRun (in the same namespace, or the same directory of runs)."""
     revision: Text | None = None

@@ -4,10 +4,15 @@ status.json                                   (local runs)
 evaluations/DIGEST/                           scores of a model on a set, by content: computed once
 generations/000/attempts/0/STAGE/             a stage's outputs, with progress.json, journal.jsonl and result.json
 generations/000/attempts/0/result.json        what the generation was worth
+
+In object storage the keys are the same. There stages work on a copy in a scratch directory of their machine.
 """
 
 from __future__ import annotations
 
+import hashlib
+import os
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,15 +25,35 @@ PROGRESS = "progress.json"
 JOURNAL = "journal.jsonl"
 
 
+SCRATCH_DIRECTORY = "PERSEID_SCRATCH_DIR"
+"""Environment variable: where working copies of files in object storage lie. A cache: losing it loses nothing."""
+
+
 class StorageError(Exception):
     """Files of a run that are not where they must be. The message says which and what to do."""
 
 
+def is_remote(uri: str) -> bool:
+    """Whether a storage URI names object storage, and no directory."""
+    return "://" in uri and not uri.startswith("file://")
+
+
 def local_path(uri: str) -> Path:
-    """The directory of a storage URI. Only local storage is supported: a path or a file:// URI."""
-    if "://" in uri and not uri.startswith("file://"):
-        raise StorageError(f"storage {uri} is not a local directory; this version of Perseid writes to paths only")
+    """The directory of a storage URI that is a path or a file:// URI. Raises StorageError for another."""
+    if is_remote(uri):
+        raise StorageError(f"storage {uri} is not a local directory; give a path here")
     return Path(uri.removeprefix("file://"))
+
+
+def scratch_directory() -> Path:
+    """`$PERSEID_SCRATCH_DIR`, or a directory of this user's among the temporary files."""
+    named = os.environ.get(SCRATCH_DIRECTORY)
+    return Path(named or Path(tempfile.gettempdir()) / f"perseid-scratch-{os.getuid()}").resolve()
+
+
+def working_copy(uri: str) -> Path:
+    """Where the working copy of what is at a URI in object storage lies."""
+    return scratch_directory() / hashlib.sha256(uri.rstrip("/").encode()).hexdigest()[:16]
 
 
 def attempt_key(generation: int, attempt: int) -> str:
@@ -43,11 +68,24 @@ class Layout:
     root: Path
     generation: int
     attempt: int
+    uri: str | None = None
+    """Of the storage that `root` is a working copy of; None where `root` is the storage."""
 
     @classmethod
     def of(cls, attempt: Attempt) -> Layout:
         """The layout of an attempt's parameters."""
+        if is_remote(attempt.storage):
+            uri = attempt.storage.rstrip("/")
+            return cls(working_copy(uri), attempt.generation, attempt.number, uri)
         return cls(local_path(attempt.storage), attempt.generation, attempt.number)
+
+    def key(self, path: Path) -> str:
+        """A path below the root as it is called from there, with slashes."""
+        return path.relative_to(self.root).as_posix()
+
+    def location(self, path: Path) -> str:
+        """Where others find the file at `path`: never in a working copy."""
+        return str(path) if self.uri is None else f"{self.uri}/{self.key(path)}"
 
     @property
     def attempt_directory(self) -> Path:

@@ -59,7 +59,6 @@ FailureReason = Literal[
     "Preempted",
     "NodeLost",
     "RunLost",
-    "SubmissionUnclear",
 ]
 
 
@@ -78,8 +77,8 @@ class FailurePolicySpec(ApiModel):
     """Which failures are tried again, and which of them count towards `generations.maxAttempts`."""
 
     rules: Annotated[list[FailureRule], Field(max_length=16)] = []
-    """The first rule that matches decides. Where none does, InfrastructureFault, Preempted, NodeLost, RunLost and
-    SubmissionUnclear are ignored and everything else counts."""
+    """The first rule that matches decides. Where none does, InfrastructureFault, Preempted, NodeLost and RunLost are
+    ignored and everything else counts."""
 
 
 class LifecycleSpec(ApiModel):

@@ -14,6 +14,32 @@ LabelValue = Annotated[str, Field(max_length=63)]
 StageName = Literal["synthesize", "convert", "finetune", "evaluate"]
 
 
+EnvName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,127}$", max_length=128)]
+EnvValue = Annotated[str, Field(max_length=1024)]
+SecretName = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$", max_length=253)]
+SecretKey = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,253}$", max_length=253)]
+
+
+class EnvSpec(ApiModel):
+    """An environment variable."""
+
+    name: EnvName
+    """Name of the variable, for example `AWS_ENDPOINT_URL`."""
+    value: EnvValue
+    """Its value."""
+
+
+class SecretEnvSpec(ApiModel):
+    """An environment variable whose value is in a Secret of the pipelines' namespace."""
+
+    name: EnvName
+    """Name of the variable, for example `AWS_SECRET_ACCESS_KEY`."""
+    secret: SecretName
+    """Name of the Secret."""
+    key: SecretKey
+    """Key in the Secret."""
+
+
 class ResourcesSpec(ApiModel):
     """What a stage's pod gets in a cluster. A laptop ignores it."""
 
@@ -27,6 +53,9 @@ class ResourcesSpec(ApiModel):
     """Resource name of the GPU."""
     shared_memory: Annotated[str, Field(pattern=r"^[0-9]+(Mi|Gi)$", max_length=32)] | None = None
     """Size of /dev/shm, which tensor-parallel engines need."""
+    scratch: Annotated[str, Field(pattern=r"^[0-9]+(Mi|Gi|Ti)$", max_length=32)] | None = None
+    """Size of the disk for working copies, where the storage is an object store. It must hold a model and its
+    checkpoints. Default: the pod's own."""
     node_selector: Annotated[dict[LabelName, LabelValue], Field(max_length=32)] = {}
     """Node labels that the pod needs."""
     labels: Annotated[dict[LabelName, LabelValue], Field(max_length=32)] = {}
@@ -49,6 +78,11 @@ class StagesSpec(ApiModel):
     evaluate: ResourcesSpec = ResourcesSpec()
     """Scoring."""
 
+    def of(self, stage: StageName) -> ResourcesSpec:
+        """The resources of one stage."""
+        found: ResourcesSpec = getattr(self, stage)
+        return found
+
 
 class PipelineSpec(ApiModel):
     """How a generation looks as a Kubeflow pipeline."""
@@ -57,6 +91,10 @@ class PipelineSpec(ApiModel):
     """Image of the stages. Pin it by digest in production."""
     stages: StagesSpec = StagesSpec()
     """Resources by stage."""
+    env: Annotated[list[EnvSpec], Field(max_length=32)] = []
+    """Environment variables of the stages. Never secrets: whoever may read the run can read them."""
+    secret_env: Annotated[list[SecretEnvSpec], Field(max_length=32)] = []
+    """Environment variables of the stages from Secrets: credentials of the storage, API keys of endpoints."""
     service_account: Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$", max_length=253)] | None = (
         None
     )

@@ -84,7 +84,6 @@ class Reason(StrEnum):
     RESOLVED = "Resolved"
     COMPILING = "Compiling"
     PIPELINE_INVALID = "PipelineInvalid"
-    SPEC_INVALID = "SpecInvalid"
     AWAITING_START_MODEL = "AwaitingStartModel"
 
     REACHABLE = "Reachable"
@@ -95,6 +94,7 @@ class Reason(StrEnum):
     SUBMITTING = "Submitting"
     GENERATION_IN_PROGRESS = "GenerationInProgress"
     AWAITING_PODS = "AwaitingPods"
+    AWAITING_QUOTA = "AwaitingQuota"
     AWAITING_APPROVAL = "AwaitingApproval"
     STOPPING = "Stopping"
     RETRYING = "Retrying"
@@ -123,7 +123,6 @@ class Reason(StrEnum):
     PREEMPTED = "Preempted"
     NODE_LOST = "NodeLost"
     RUN_LOST = "RunLost"
-    SUBMISSION_UNCLEAR = "SubmissionUnclear"
 
 
 NOT_CHARGED = frozenset(
@@ -132,7 +131,6 @@ NOT_CHARGED = frozenset(
         Reason.PREEMPTED,
         Reason.NODE_LOST,
         Reason.RUN_LOST,
-        Reason.SUBMISSION_UNCLEAR,
         Reason.SUSPENDED,
     }
 )

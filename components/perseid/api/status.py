@@ -45,8 +45,10 @@ class AttemptStatus(RecordedModel):
     submitted_at: Timestamp
     """When it was last decided to submit it, before anything was asked of the backend."""
     finished_at: Timestamp | None = None
+    url: Uri | None = None
+    """The run's page in the Kubeflow UI, once the attempt is over."""
     reason: Reason | None = None
-    """Why it failed."""
+    """Why it failed; what it waits for while it is under way."""
     message: Note = ""
     charged: bool = False
     """Whether the failure counts towards `spec.generations.maxAttempts`."""

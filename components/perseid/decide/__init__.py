@@ -6,12 +6,11 @@ carried out is planned again after a crash; one that was carried out but not wri
 
 `Submit` is to be carried out as look-then-create: where a run of that id exists already, it is adopted. A run that was
 created under doubt (a time-out, a reset connection) is reported as `Unknown` until it shows up, or until it is certain
-that it never will; then as `Missing`, and it is submitted again, or as `Failed` with the reason SubmissionUnclear, and
-`decide` goes on with a new attempt and another id and terminates the old run should it appear after all.
+that it never will; then as `Missing`, and it is submitted again.
 """
 
 from perseid.decide.attempts import SUBMIT_SECONDS
-from perseid.decide.core import clean_up, decide
+from perseid.decide.core import CleanUp, clean_up, decide
 from perseid.decide.identity import run_id_of
 from perseid.decide.observed import Observed, ObservedRun, PipelineState, RunState, StartModel
 from perseid.decide.plan import Action, DeleteObject, Plan, Submit, Terminate
@@ -19,6 +18,7 @@ from perseid.decide.plan import Action, DeleteObject, Plan, Submit, Terminate
 __all__ = [
     "SUBMIT_SECONDS",
     "Action",
+    "CleanUp",
     "DeleteObject",
     "Observed",
     "ObservedRun",

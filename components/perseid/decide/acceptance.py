@@ -11,6 +11,7 @@ from perseid.api.result import ModelRef
 from perseid.api.spec import EvolutionRunSpec
 from perseid.api.status import EvolutionRunStatus
 from perseid.decide import lifecycle
+from perseid.decide.attempts import Failure, give_up
 from perseid.decide.conditions import with_condition
 from perseid.decide.observed import Observed
 
@@ -30,6 +31,8 @@ def accept(
     pipeline = observed.pipeline
     if pipeline.error is not None:
         status = _accepted(status, False, Reason.PIPELINE_INVALID, pipeline.error, now)
+        if status.current is not None:  # it turned out at the submission
+            status = give_up(status, Failure(Reason.PIPELINE_INVALID, pipeline.error), charged=False, now=now)
         return lifecycle.fail(status, Reason.PIPELINE_INVALID, pipeline.error, now), False
     if not pipeline.ready:
         message = "The pipeline is being compiled from the spec."

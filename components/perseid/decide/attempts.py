@@ -78,8 +78,17 @@ def with_generation(status: EvolutionRunStatus, generation: GenerationStatus) ->
 
 
 def with_attempt_state(generation: GenerationStatus, state: AttemptState, now: datetime) -> GenerationStatus:
-    """The generation with its newest attempt in that state."""
-    attempt = replace(generation.attempts[-1], state=state, finished_at=now if state.is_over else None)
+    """The generation with its newest attempt in that state, and waiting for nothing."""
+    finished_at = now if state.is_over else None
+    attempt = replace(generation.attempts[-1], state=state, finished_at=finished_at, reason=None, message="")
+    return replace(generation, attempts=[*generation.attempts[:-1], attempt])
+
+
+def with_waiting(generation: GenerationStatus, run: ObservedRun | None) -> GenerationStatus:
+    """The generation with what its newest attempt waits for, where that is known."""
+    if run is None or run.waiting is None:
+        return generation
+    attempt = replace(generation.attempts[-1], reason=run.waiting, message=clip(run.waiting_message, NOTE_LIMIT))
     return replace(generation, attempts=[*generation.attempts[:-1], attempt])
 
 
@@ -117,9 +126,14 @@ def forget_ended(status: EvolutionRunStatus, runs: Mapping[str, ObservedRun]) ->
 
 
 def release(status: EvolutionRunStatus) -> EvolutionRunStatus:
-    """The status without an attempt under way, and what that used added up."""
-    used = 0.0 if status.current is None else status.current.gpu_seconds
-    usage = replace(status.usage, gpu_seconds=status.usage.gpu_seconds + used)
+    """The status without an attempt under way; what that used is added up, and its page is kept with it."""
+    current = status.current
+    if current is None:
+        return status
+    usage = replace(status.usage, gpu_seconds=status.usage.gpu_seconds + current.gpu_seconds)
+    generation = status.generations[-1]
+    last = replace(generation.attempts[-1], url=current.url)
+    status = with_generation(status, replace(generation, attempts=[*generation.attempts[:-1], last]))
     return replace(status, current=None, usage=usage)
 
 

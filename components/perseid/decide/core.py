@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime
 
 from perseid.api.base import replace, whole_seconds_utc
@@ -20,6 +21,7 @@ from perseid.decide.attempts import (
     renew,
     with_attempt_state,
     with_generation,
+    with_waiting,
 )
 from perseid.decide.columns import with_columns
 from perseid.decide.limits import breach, seconds_to_limit, waits_too_long
@@ -31,6 +33,7 @@ from perseid.decide.retry import seconds_to_wait
 
 OUTAGE_REQUEUE_SECONDS = 30.0
 WAIT_REQUEUE_SECONDS = 15.0
+ALIVE_REQUEUE_SECONDS = 60.0
 
 
 def decide(spec: EvolutionRunSpec, status: EvolutionRunStatus, observed: Observed, now: datetime) -> Plan:
@@ -87,18 +90,19 @@ def _decide(spec: EvolutionRunSpec, status: EvolutionRunStatus, observed: Observ
         wait = seconds_to_wait(status.generations[-1], now) if status.generations else 0.0
         if wait > 0:
             return Plan(lifecycle.run(status, now), None, wait)
-        unclear = any(run.state is RunState.UNKNOWN for run in observed.runs.values())
-        if unclear or forget_ended(status, observed.runs).stopping:
+        if _is_unclear(observed) or forget_ended(status, observed.runs).stopping:
             # An earlier attempt's run that nobody can speak for may be alive, and two must never be.
             return Plan(lifecycle.run(status, now), None, WAIT_REQUEUE_SECONDS)
         if _awaits_approval(status, spec, observed):
             return Plan(lifecycle.await_approval(status, now), None)
+        if not observed.may_submit:
+            return Plan(lifecycle.run(status, now), None, WAIT_REQUEUE_SECONDS)
         assert status.promoted is not None  # accept() has seen to it
         status = begin(status, status.promoted, now)
     action = _submit(status, observed)
     if action is not None:
         status = renew(status, now)
-    return Plan(lifecycle.run(status, now), action)
+    return Plan(lifecycle.run(status, now), action, _next_look(status, spec, observed))
 
 
 def _after_the_end(spec: EvolutionRunSpec, status: EvolutionRunStatus, observed: Observed, now: datetime) -> Plan:
@@ -136,7 +140,7 @@ def _follow(
         return conclude(status, generation, seen, spec.generations.promotion, now)
     if isinstance(seen, Failure):
         return _fail_attempt(status, spec, seen, now)
-    status = with_generation(status, with_attempt_state(generation, seen, now))
+    status = with_generation(status, with_waiting(with_attempt_state(generation, seen, now), run))
     if waits_too_long(spec, status, now):
         message = f"no pod ran within {spec.start_deadline_seconds} s (startDeadlineSeconds)"
         return _fail_attempt(status, spec, Failure(Reason.START_DEADLINE_EXCEEDED, message), now)
@@ -175,6 +179,8 @@ def _submit(status: EvolutionRunStatus, observed: Observed) -> Action | None:
     current, generation = status.current, status.generation
     if current is None or generation is None or generation.attempts[-1].state is not AttemptState.SUBMITTING:
         return None
+    if not observed.may_submit:
+        return None
     run = observed.runs.get(current.run_id)
     if run is not None and run.state is not RunState.MISSING:
         return None
@@ -198,9 +204,27 @@ def _may_run(status: EvolutionRunStatus, observed: Observed) -> bool:
 
 def _terminate_stray(status: EvolutionRunStatus, observed: Observed) -> Terminate | None:
     """A live run that is not the current one: an abandoned submission that appeared late, or a run that came back."""
-    current = status.current.run_id if status.current is not None else None
-    strays = sorted(run_id for run_id, run in observed.runs.items() if run.state.is_live and run_id != current)
+    return _terminate_all_but(None if status.current is None else status.current.run_id, observed)
+
+
+def _terminate_all_but(run_id: str | None, observed: Observed) -> Terminate | None:
+    """The next of the live runs to be stopped."""
+    strays = sorted(one for one, run in observed.runs.items() if run.state.is_live and one != run_id)
     return Terminate(strays[0]) if strays else None
+
+
+def _next_look(status: EvolutionRunStatus, spec: EvolutionRunSpec, observed: Observed) -> float | None:
+    """When to look again although nothing has changed that anybody would tell of: at what a run uses, whether its
+    Workflow is still there, whether it is certain by now that it will never show, whether it is one's turn."""
+    if _is_unclear(observed) or not observed.may_submit:
+        return WAIT_REQUEUE_SECONDS
+    if status.current is None:
+        return None
+    return WAIT_REQUEUE_SECONDS if spec.budget.gpu_hours is not None else ALIVE_REQUEUE_SECONDS
+
+
+def _is_unclear(observed: Observed) -> bool:
+    return any(run.state is RunState.UNKNOWN for run in observed.runs.values())
 
 
 def _earliest(*seconds: float | None) -> float | None:
@@ -208,15 +232,21 @@ def _earliest(*seconds: float | None) -> float | None:
     return min(known) if known else None
 
 
-def clean_up(spec: EvolutionRunSpec, status: EvolutionRunStatus, observed: Observed) -> Plan:
-    """What is left to do before a deleted EvolutionRun may go: an action, a wait, or nothing (neither is set)."""
-    if spec.delete_policy == "orphan":
-        return Plan(status)
-    stopping = Plan(status if status.current is None else replace(status, current=None))
-    stray = _terminate_stray(stopping.status, observed)
-    if stray is not None:
-        return Plan(status, stray, WAIT_REQUEUE_SECONDS)
-    unclear = any(run.state is RunState.UNKNOWN for run in observed.runs.values())
-    if unclear or not observed.backend_reachable:
-        return Plan(status, None, WAIT_REQUEUE_SECONDS)
-    return Plan(status)
+@dataclass(frozen=True, slots=True)
+class CleanUp:
+    """What is left to do before a deleted EvolutionRun may go."""
+
+    stop: Terminate | None = None
+    """A run that is still alive."""
+    done: bool = False
+    """Whether it may go now; else look again."""
+
+
+def clean_up(spec: EvolutionRunSpec, status: EvolutionRunStatus, observed: Observed) -> CleanUp:
+    """Whether a deleted EvolutionRun may go: no run of it may be alive, unless its deletePolicy lets them be."""
+    nothing_began = not status.generations  # no intent was ever written
+    if spec.delete_policy == "orphan" or nothing_began:
+        return CleanUp(done=True)
+    alive = _terminate_all_but(None, observed)
+    clear = observed.backend_reachable and not _is_unclear(observed)
+    return CleanUp(stop=alive, done=alive is None and clear)

@@ -60,12 +60,13 @@ def _exhausted(status: EvolutionRunStatus, now: datetime) -> EvolutionRunStatus:
 
 def fail(status: EvolutionRunStatus, reason: Reason, message: str, now: datetime) -> EvolutionRunStatus:
     """The run has failed, and with it the generation that was under way."""
-    newest = status.generation
+    newest, link = status.generation, ""
     if newest is not None and newest.phase is GenerationPhase.RUNNING:
         newest = replace(newest, phase=GenerationPhase.FAILED, finished_at=now)
         status = replace(status, generations=[*status.generations[:-1], newest])
+        link = _link(newest.attempts[-1].url)
     said = message if message.endswith((".", "!", "?")) else f"{message}."
-    told = f"{said} {_NEXT.get(reason, _START_ANEW)} {status.best_model_message}"
+    told = f"{said} {_NEXT.get(reason, _START_ANEW)} {status.best_model_message}{link}"
     status = with_condition(replace(status, phase=Phase.FAILED), ConditionType.FAILED, True, reason, told, now)
     return _finish(status, "The run has failed.", now)
 
@@ -100,7 +101,8 @@ def suspend(status: EvolutionRunStatus, may_run: bool, now: datetime) -> Evoluti
         status = with_condition(status, ConditionType.SUSPENDED, False, Reason.STOPPING, message, now)
         return replace(status, phase=Phase.RUNNING)
     if may_run:
-        message = "The pipeline run that is under way may finish; nothing more is submitted."
+        link = "" if status.current is None else _link(status.current.url)
+        message = f"The pipeline run that is under way may finish; nothing more is submitted.{link}"
         status = with_condition(status, ConditionType.SUSPENDED, False, Reason.DRAINING, message, now)
         return replace(status, phase=Phase.RUNNING)
     message = "Set spec.suspend to false to go on."
@@ -141,14 +143,25 @@ def _progress(status: EvolutionRunStatus) -> tuple[Reason, str]:
     last = newest.attempts[-1]
     name = f"Generation {newest.index}, attempt {last.number}"
     if last.state is AttemptState.FAILED:
-        return Reason.RETRYING, f"{name} failed with {last.reason}: {last.message}. It will be tried again."
+        told = f"{name} failed with {last.reason}: {last.message}. It will be tried again.{_link(last.url)}"
+        return Reason.RETRYING, told
+    link = "" if status.current is None else _link(status.current.url)
+    what = f": {last.message}" if last.message else ""
     if last.state is AttemptState.PENDING:
-        return Reason.AWAITING_PODS, f"{name} waits for its first pod to run (run {last.run_id})."
+        told = f"{name} waits for its first pod to run (run {last.run_id}){what}.{link}"
+        return last.reason or Reason.AWAITING_PODS, told
     if last.state is AttemptState.SUBMITTING:
         return Reason.SUBMITTING, f"{name} is being submitted as run {last.run_id}."
     if last.state.is_over:
         return Reason.IN_PROGRESS, f"Generation {newest.index} is done; the next one is about to start."
-    return Reason.GENERATION_IN_PROGRESS, f"{name} is {last.state.lower()} as run {last.run_id}."
+    if last.reason is not None:
+        return last.reason, f"{name} runs as run {last.run_id}, and its next pod waits{what}.{link}"
+    return Reason.GENERATION_IN_PROGRESS, f"{name} is {last.state.lower()} as run {last.run_id}.{link}"
+
+
+def _link(url: str | None) -> str:
+    """A run's page, behind a message. Nothing follows it: a dot would become part of it where it is clicked."""
+    return "" if url is None else f" {url}"
 
 
 def _count(number: int, word: str) -> str:

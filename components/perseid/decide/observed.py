@@ -47,6 +47,10 @@ class ObservedRun:
     failed_stage: StageName | None = None
     stages: Mapping[StageName, StageState] = field(default_factory=dict)
     """Stages that have begun."""
+    waiting: Reason | None = None
+    """What keeps its pods from running, AwaitingQuota or AwaitingPods; None where nothing does, or nobody knows."""
+    waiting_message: str = ""
+    """The same for people."""
     gpu_seconds: float = 0.0
     """GPUs times seconds that its stages have used so far."""
     url: str | None = None
@@ -92,3 +96,6 @@ class Observed:
     """None where the spec names no other run."""
     approved_generation: int | None = None
     """The newest generation that somebody has approved."""
+    may_submit: bool = True
+    """Whether a run can be submitted at once. A backend takes a few at a time; who has to wait writes no intent, which
+    would be too old by the time that it could be acted on."""

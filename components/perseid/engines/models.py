@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import re
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from perseid.api.layout import StorageError, is_remote
 from perseid.engines.embedded import EMBEDDED_PREFIX, materialise_embedded
 from perseid.engines.errors import (
     ModelAccessError,
@@ -15,9 +19,12 @@ from perseid.engines.errors import (
     ModelNotFoundError,
 )
 from perseid.engines.identity import content_id, weight_files
+from perseid.storage.errors import StorageRefusedError
+from perseid.storage.models import RemoteModel
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
+_MANIFEST = "perseid-model.json"
 _SETTINGS_PATTERNS = ["*.json", "*.model", "*.txt", "*.jinja"]
 
 
@@ -29,6 +36,24 @@ class ResolvedModel:
     """Directory in transformers' format."""
     model_id: str
     """Identity of its contents: the same at another path, another after any change."""
+    remote: RemoteModel | None = field(default=None, compare=False)
+    """Where the weights still lie; None where they are in `path`."""
+
+    def fetch_weights(self) -> None:
+        """Make `path` whole; blocks while it does. Raises ModelDownloadError, ModelAccessError or ModelIncompleteError.
+
+        Nothing is fetched twice. What was fetched must have the identity that it was promised to have.
+        """
+        if self.remote is None:
+            return
+        with _model_errors(self.remote.uri):
+            self.remote.fetch_weights()
+        found = content_id(self.path, default_cache_dir())
+        if found != self.model_id:
+            raise ModelIncompleteError(
+                f"model {self.remote.uri!r}: its files are not those that its {_MANIFEST} speaks of (identity {found},"
+                f" not {self.model_id}); restore them, or take another model"
+            )
 
 
 def default_cache_dir() -> Path:
@@ -41,10 +66,14 @@ def resolve_model(
 ) -> ResolvedModel:
     """Find, download or build the model that `ref` names; blocks while it does.
 
-    `ref` is a hub id (`org/name`), a local directory (`./x`, `/x`, `~/x`) or `embedded:<name>`. Raises
-    ModelNotFoundError, ModelAccessError, ModelDownloadError or ModelIncompleteError.
+    `ref` is a hub id (`org/name`), a local directory (`./x`, `/x`, `~/x`), a directory in object storage
+    (`s3://bucket/x`) or `embedded:<name>`. Of a model that Perseid made and that lies in object storage, the weights
+    are left there until `fetch_weights`. Raises ModelNotFoundError, ModelAccessError, ModelDownloadError or
+    ModelIncompleteError.
     """
     cache = cache_dir or default_cache_dir()
+    if is_remote(ref):
+        return _resolve_remote(ref, cache)
     if ref.startswith(EMBEDDED_PREFIX):
         path = materialise_embedded(ref, cache)
     elif ref.startswith(("/", "./", "../", "~")) or ref in {".", ".."}:
@@ -56,23 +85,62 @@ def resolve_model(
     else:
         raise ModelNotFoundError(
             f"model {ref!r} is neither a hub id (org/name), nor a local directory (which starts with ./ or /), "
-            f"nor {EMBEDDED_PREFIX}smollm2-135m-instruct"
+            f"nor one in object storage (s3://bucket/directory), nor {EMBEDDED_PREFIX}smollm2-135m-instruct"
         )
     _check_complete(ref, path)
     return ResolvedModel(path, content_id(path, cache))
 
 
+def _resolve_remote(ref: str, cache: Path) -> ResolvedModel:
+    with _model_errors(ref):
+        remote = RemoteModel(ref)
+        if not remote.names:
+            raise ModelNotFoundError(f"model {ref!r}: there is nothing at that place")
+        _check_files(ref, ref, remote.names, has_weights=bool(remote.weights))
+        remote.fetch_settings()
+        model_id = _promised_id(remote.path)
+        if model_id is not None:
+            return ResolvedModel(remote.path, model_id, remote)
+        remote.fetch_weights()
+    return ResolvedModel(remote.path, content_id(remote.path, cache))
+
+
+def _promised_id(path: Path) -> str | None:
+    """The identity that a model's own manifest gives; None for a model that Perseid did not make."""
+    try:
+        manifest = json.loads((path / _MANIFEST).read_bytes())
+    except (FileNotFoundError, ValueError):
+        return None
+    promised = manifest.get("model_id") if isinstance(manifest, dict) else None
+    return promised if isinstance(promised, str) else None
+
+
+@contextlib.contextmanager
+def _model_errors(ref: str) -> Iterator[None]:
+    try:
+        yield
+    except StorageRefusedError as error:
+        raise ModelAccessError(f"model {ref!r}: {error}") from error
+    except StorageError as error:
+        raise ModelDownloadError(f"model {ref!r}: {error}") from error
+
+
 def _check_complete(ref: str, path: Path) -> None:
+    names = {file.name for file in path.iterdir() if file.is_file()}
+    _check_files(ref, str(path), names, has_weights=bool(weight_files(path)))
+
+
+def _check_files(ref: str, place: str, names: Collection[str], *, has_weights: bool) -> None:
     missing = []
-    if not (path / "config.json").is_file():
+    if "config.json" not in names:
         missing.append("config.json")
-    if not weight_files(path):
+    if not has_weights:
         missing.append("weights (*.safetensors)")
-    if not any((path / name).is_file() for name in _TOKENIZERS):
+    if not any(name in names for name in _TOKENIZERS):
         missing.append("a tokenizer (tokenizer.json)")
     if missing:
         raise ModelIncompleteError(
-            f"model {ref!r}: {path} lacks {', '.join(missing)}; it must hold what save_pretrained of model and "
+            f"model {ref!r}: {place} lacks {', '.join(missing)}; it must hold what save_pretrained of model and "
             "tokenizer write"
         )
 

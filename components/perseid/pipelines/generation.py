@@ -21,6 +21,7 @@ from perseid.api.spec import EvolutionRun
 from perseid.pipelines import components
 
 GENERATION_PIPELINE = "perseid-generation"
+SCRATCH = "/scratch"
 FIRST_RUN_ID = "00000000-0000-0000-0000-000000000000"
 """Run id of a pipeline that somebody starts by hand."""
 
@@ -87,6 +88,7 @@ def _stages(
         (evaluated, spec.stages.evaluate),
     ):
         _place(task, spec.image, resources)
+        _give_environment(task, spec)
     return evaluated.outputs["Output"]
 
 
@@ -108,10 +110,20 @@ def _place(task: dsl.PipelineTask, image: str, resources: ResourcesSpec) -> None
         kubernetes.empty_dir_mount(
             task, volume_name="dshm", mount_path="/dev/shm", medium="Memory", size_limit=resources.shared_memory
         )
+    if resources.scratch:
+        kubernetes.empty_dir_mount(task, volume_name="scratch", mount_path=SCRATCH, size_limit=resources.scratch)
+        task.set_env_variable("PERSEID_SCRATCH_DIR", SCRATCH)
     for key, value in sorted(resources.node_selector.items()):
         kubernetes.add_node_selector(task, label_key=key, label_value=value)
     for key, value in sorted(resources.labels.items()):
         kubernetes.add_pod_label(task, label_key=key, label_value=value)
+
+
+def _give_environment(task: dsl.PipelineTask, spec: PipelineSpec) -> None:
+    for variable in spec.env:
+        task.set_env_variable(variable.name, variable.value)
+    for entry in spec.secret_env:
+        kubernetes.use_secret_as_env(task, secret_name=entry.secret, secret_key_to_env={entry.key: entry.name})
 
 
 def compile_pipeline(run: EvolutionRun, output: Path) -> None:

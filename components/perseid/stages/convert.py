@@ -42,7 +42,7 @@ async def run(context: StageContext) -> StageResult:
     """Write code for every plan, verify it, and keep what may be learned from."""
     spec = context.spec.conversion
     problems = {problem.id: problem for problem in load_problems(context.spec.problems.train, ANYWHERE)}
-    plans = read_jsonl(context.layout.stage("synthesize") / PLANS, Plan, may_be_empty=True)
+    plans = read_jsonl(context.output("synthesize", PLANS), Plan, may_be_empty=True)
     candidates, usage = await _candidates(context, plans, problems)
     result = sort_candidates(candidates, problems, spec)
     hits = remove_contaminated(result, problems, context.spec.problems, spec)
@@ -76,7 +76,7 @@ async def _candidates(
     spec = context.spec
     with Journal(context.directory / JOURNAL) as journal:
         # A plan that the search has executed has its answers already.
-        earlier = read_journal(context.layout.stage("synthesize") / JOURNAL)
+        earlier = read_journal(context.output("synthesize", JOURNAL))
         async with contextlib.AsyncExitStack() as stack:
             policy = await stack.enter_async_context(open_policy(context, journal, earlier))
             sandbox = await stack.enter_async_context(Sandbox(spec.sandbox))

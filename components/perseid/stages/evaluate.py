@@ -6,7 +6,9 @@ Writes the attempt's `result.json`.
 
 from __future__ import annotations
 
-from perseid.api.layout import JOURNAL, STAGES, read_stage_result
+import asyncio
+
+from perseid.api.layout import JOURNAL, RESULT, STAGES, read_stage_result
 from perseid.api.result import Gain, GenerationResult, ModelRef, Score, SetResult, StageResult, StageUsage, YieldCounts
 from perseid.data.jsonl import write_json
 from perseid.data.problems import load_problems
@@ -15,7 +17,7 @@ from perseid.engines.models import ResolvedModel, resolve_model
 from perseid.engines.protocol import Usage
 from perseid.evaluation.scores import EvaluationResult, compare
 from perseid.stages.convert import SAMPLES, YIELD
-from perseid.stages.finetune import model_directory
+from perseid.stages.finetune import trained_model
 from perseid.stages.models import resolve_start_model, stage_usage
 from perseid.stages.runtime import StageContext
 from perseid.stages.scoring import score_model
@@ -29,9 +31,11 @@ async def run(context: StageContext) -> StageResult:
     """Score both models on every set and say what the generation was worth."""
     spec = context.spec
     sets = [(one, load_problems(one, ANYWHERE)) for one in (spec.problems.dev, *spec.problems.test)]
+    if context.storage is not None:
+        await asyncio.to_thread(context.storage.fetch_evaluations)
     parent = await resolve_start_model(context)
-    directory = model_directory(context)
-    candidate = None if directory is None else resolve_model(str(directory.resolve()))
+    reference = await asyncio.to_thread(trained_model, context)
+    candidate = None if reference is None else await asyncio.to_thread(resolve_model, reference)
     parent_scores = await score_model(context, parent, sets, "the start model")
     candidate_scores: Scores | None = None
     if candidate is not None:
@@ -39,7 +43,10 @@ async def run(context: StageContext) -> StageResult:
     usage = _usage(context)
 
     compared = [_set_result(context, one.title, parent_scores, candidate_scores) for one, _ in sets]
-    result = _generation_result(context, parent, candidate, compared, usage)
+    trained = None
+    if candidate is not None and reference is not None:
+        trained = ModelRef(uri=reference, model_id=candidate.model_id, generation=context.attempt.generation)
+    result = _generation_result(context, parent, trained, compared, usage)
     write_json(context.layout.result, result.model_dump(mode="json", by_alias=True))
     return StageResult(
         stage="evaluate",
@@ -53,29 +60,27 @@ async def run(context: StageContext) -> StageResult:
 def _generation_result(
     context: StageContext,
     parent: ResolvedModel,
-    candidate: ResolvedModel | None,
+    candidate: ModelRef | None,
     compared: list[SetResult],
     usage: StageUsage,
 ) -> GenerationResult:
-    attempt, convert = context.attempt, context.layout.stage("convert")
-    earlier = {stage: read_stage_result(context.layout.stage(stage)) for stage in STAGES}
+    attempt = context.attempt
+    earlier = {stage: read_stage_result(context.output(stage, RESULT).parent) for stage in STAGES}
     usages = {stage: result.usage for stage, result in earlier.items() if result is not None}
     reason = None
     if candidate is None:
-        kept = sum(1 for _ in (convert / SAMPLES).open())
+        kept = sum(1 for _ in context.output("convert", SAMPLES).open())
         reason = f"{kept} training records are fewer than finetune.minSamples ({context.spec.finetune.min_samples})"
     return GenerationResult(
         generation=attempt.generation,
         attempt=attempt.number,
         run_id=attempt.run_id,
-        candidate=None
-        if candidate is None
-        else ModelRef(uri=str(candidate.path), model_id=candidate.model_id, generation=attempt.generation),
+        candidate=candidate,
         parent_model_id=parent.model_id,
         reason=reason,
         dev=compared[0],
         test=compared[1:],
-        yields=YieldCounts.model_validate_json((convert / YIELD).read_bytes()),
+        yields=YieldCounts.model_validate_json(context.output("convert", YIELD).read_bytes()),
         usage={**usages, "evaluate": usage.model_copy(update={"seconds": context.progress.seconds})},
     )
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from pathlib import Path
 
 from perseid.api.result import StageResult
 from perseid.data.jsonl import read_jsonl
@@ -16,6 +15,7 @@ from perseid.stages.convert import SAMPLES
 from perseid.stages.models import resolve_start_model
 from perseid.stages.runtime import StageContext
 from perseid.training.finetune import TrainingResult, fine_tune
+from perseid.training.manifest import MANIFEST_NAME
 from perseid.training.trainer import TrainingProgress
 
 MODEL = "model"
@@ -25,7 +25,7 @@ WORK = "work"
 async def run(context: StageContext) -> StageResult:
     """Train, unless there are fewer records than the spec asks for."""
     spec = context.spec.finetune
-    samples = read_jsonl(context.layout.stage("convert") / SAMPLES, TrainingSample, may_be_empty=True)
+    samples = read_jsonl(context.output("convert", SAMPLES), TrainingSample, may_be_empty=True)
     if len(samples) < spec.min_samples:
         return StageResult(
             stage="finetune", state="done", counts={"samples": len(samples), "steps": 0}, metrics={"trained": 0.0}
@@ -43,6 +43,7 @@ async def run(context: StageContext) -> StageResult:
 
 
 def _train(context: StageContext, samples: list[TrainingSample], base: ResolvedModel) -> TrainingResult:
+    base.fetch_weights()
     spec = context.spec
     found = probe(spec.model.dtype).dtype
     # float16 has too little range for gradients without loss scaling; such a model is trained in float32.
@@ -73,7 +74,7 @@ def _train(context: StageContext, samples: list[TrainingSample], base: ResolvedM
     )
 
 
-def model_directory(context: StageContext) -> Path | None:
-    """Where this attempt's model lies; None where none was trained."""
-    path = context.layout.stage("finetune") / MODEL
-    return path if path.exists() else None
+def trained_model(context: StageContext) -> str | None:
+    """Where this attempt's model lies, as a reference that outlives this machine; None where none was trained."""
+    manifest = context.output("finetune", f"{MODEL}/{MANIFEST_NAME}")
+    return context.layout.location(manifest.parent.resolve()) if manifest.exists() else None

@@ -13,6 +13,7 @@ from perseid.api.attempt import Attempt
 from perseid.api.layout import RESULT, STAGES, Layout
 from perseid.processes import die_with_starter
 from perseid.stages.runtime import run_stage
+from perseid.storage.stage import StageStorage
 
 if TYPE_CHECKING:
     from kfp import dsl
@@ -23,10 +24,10 @@ Parameters = tuple[dict[str, Any], str, int, int, str, str]
 
 
 def run_component(name: str, parameters: Parameters, metrics: dsl.Metrics, model: dsl.Model | None = None) -> str:
-    """Run stage `name` and publish its metrics; returns the path of its result.json.
+    """Run stage `name` and publish its metrics; returns where its result.json lies.
 
-    The model artifact holds the manifest alone: KFP copies artifacts whole into every step, and weights are read by
-    their path.
+    The model artifact holds the manifest alone: KFP copies artifacts whole into every step, and weights are read where
+    they lie.
     """
     if name not in STAGES:
         raise ValueError(f"no stage is called {name}")
@@ -39,13 +40,16 @@ def run_component(name: str, parameters: Parameters, metrics: dsl.Metrics, model
     result = run_stage(name, parsed, module.run)
     for key, value in sorted(result.metrics.items()):
         metrics.log_metric(key, value)
-    directory = Layout.of(parsed).stage(name)
+    layout = Layout.of(parsed)
+    directory = layout.stage(name)
     if model is not None:
         manifest = directory / "model" / "perseid-model.json"
+        if layout.uri is not None:
+            StageStorage(layout, name).fetch_output(name, "model/perseid-model.json")
         if manifest.exists():
             shutil.copyfile(manifest, model.path)
-            model.metadata["uri"] = str(manifest.parent)
+            model.metadata["uri"] = layout.location(manifest.parent)
         else:
             Path(model.path).write_text("{}\n")
             model.metadata["skipped"] = "too few training records"
-    return str(directory / RESULT)
+    return layout.location(directory / RESULT)

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
 from perseid.api.engine import OpenAISpec
 from perseid.api.result import StageUsage
-from perseid.engines.errors import EngineDiedError, EngineStartError
+from perseid.engines.errors import EngineDiedError, EngineStartError, ModelError
 from perseid.engines.factory import open_endpoint, open_engine
 from perseid.engines.journal import Journal
 from perseid.engines.journaled import JournaledEngine
@@ -103,7 +103,7 @@ class StageModel:
 
 
 async def resolve_start_model(context: StageContext) -> ResolvedModel:
-    """The model that the generation starts from, as a local directory."""
+    """The model that the generation starts from. Weights in object storage are fetched when somebody reads them."""
     attempt, spec = context.attempt, context.spec.model
     context.progress.begin(f"finding {attempt.start_model}")
     return await asyncio.to_thread(
@@ -119,6 +119,10 @@ async def open_model(
     spec = context.spec
 
     async def start() -> Engine:
+        try:
+            await asyncio.to_thread(model.fetch_weights)
+        except ModelError as error:
+            raise EngineStartError(str(error)) from error
         return await open_engine(
             model.path,
             model.model_id,

@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import tempfile
 from collections.abc import Iterator
-from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from pydantic import ValidationError
 
-from perseid.api.layout import RESULT, attempt_key
+from perseid.api.layout import RESULT, StorageError, attempt_key, is_remote, local_path
 from perseid.api.result import StageResult
 from perseid.api.spec import EvolutionRun
 from perseid.api.status import EvolutionRunStatus
 
-if TYPE_CHECKING:
-    from obstore.store import ObjectStore
-
-STORE_SECONDS = 15
 EVALUATIONS = "evaluations"
 
 
@@ -46,14 +40,13 @@ class ResultFiles:
 
     def __init__(self, root: str) -> None:
         self.root = root
-        path = root.removeprefix("file://")
-        self._directory = None if "://" in path else Path(path)
+        self._directory = None if is_remote(root) else local_path(root)
         if self._directory is not None and not self._directory.is_dir():
             raise ResultsUnreachableError(
                 f"the run's files are in the directory {self._directory}, which is not there on this machine; mount it,"
                 " or name another place with --storage"
             )
-        self._store = None if self._directory is not None else _open(root)
+        self._store: Any = None if self._directory is not None else _open(root)
 
     def read(self, key: str) -> bytes | None:
         """A file's content; None where there is no such file."""
@@ -66,11 +59,11 @@ class ResultFiles:
                 raise ResultsUnreachableError(f"{self._directory / key} cannot be read: {error.strerror}") from error
         import obstore
 
-        with self._explained():
-            try:
-                return bytes(obstore.get(self._opened, key).bytes())
-            except FileNotFoundError:
-                return None
+        try:
+            with self._explained():
+                return bytes(obstore.get(self._store, key).bytes())
+        except FileNotFoundError:
+            return None
 
     def stage_result(self, generation: int, attempt: int, stage: str) -> StageResult | None:
         """What a stage of an attempt says about itself; None where it has not ended."""
@@ -106,49 +99,29 @@ class ResultFiles:
         import obstore
 
         with self._explained():
-            for page in obstore.list(self._opened, prefix=EVALUATIONS):
+            for page in obstore.list(self._store, prefix=EVALUATIONS):
                 for entry in page:
                     parts = entry["path"].split("/")
                     if len(parts) == 3 and parts[-1] == "scores.json":
                         yield entry["path"]
 
-    @property
-    def _opened(self) -> ObjectStore:
-        assert self._store is not None
-        return self._store
-
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
-        from obstore.exceptions import BaseError
+        from perseid.storage.stores import explained
 
         try:
-            yield
-        except (BaseError, OSError) as error:
-            said = " ".join(str(error).split("\n")[0].split())
+            with explained(self.root):
+                yield
+        except StorageError as error:
             raise ResultsUnreachableError(
-                f"the run's files at {self.root} cannot be read from here: {said[:300]}. Credentials are taken from the"
-                " environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION, AWS_ENDPOINT); --storage names"
-                " another place"
+                f"the run's files cannot be read from here: {error}; --storage names another place"
             ) from error
 
 
-def _open(root: str) -> ObjectStore:
-    from obstore.exceptions import BaseError
-    from obstore.store import from_url
+def _open(root: str) -> Any:
+    from perseid.storage.stores import Patience, open_store  # a command that reads no bucket need not load its client
 
-    seconds = timedelta(seconds=STORE_SECONDS)
     try:
-        return from_url(
-            root,
-            client_options={"timeout": seconds, "connect_timeout": seconds, "allow_http": _plain_http_is_wanted()},
-            retry_config={"max_retries": 1, "retry_timeout": seconds},
-        )
-    except (BaseError, ValueError) as error:
-        raise ResultsUnreachableError(
-            f"{root} is no place that files can be read from (a directory or s3://bucket/prefix): {error}"
-        ) from error
-
-
-def _plain_http_is_wanted() -> bool:
-    """Whoever names an endpoint without TLS means it."""
-    return any(os.environ.get(name, "").startswith("http://") for name in ("AWS_ENDPOINT", "AWS_ENDPOINT_URL"))
+        return open_store(root, Patience.LOOK)
+    except StorageError as error:
+        raise ResultsUnreachableError(f"{root} is no place that files can be read from: {error}") from error

@@ -74,21 +74,21 @@ class KfpClient:
         answer = await self._transport.send("check", "GET", "/experiments", query={"page_size": "1", **self._scope()})
         self._object("check", answer)
 
-    async def ensure_experiment(self, name: str, description: str) -> str:
+    async def ensure_experiment(self, name: str, description: str, *, probably_new: bool = False) -> str:
         """The id of the experiment with that name, which is made where there is none. May be called again after any
-        error. KFP takes names that differ only in case for the same.
+        error. KFP takes names that differ only in case for the same. `probably_new` saves a question where it is.
 
         Raises RunRejectedError for a name that is not 1 to 128 printable ASCII characters, or a description over 255.
         """
         check_experiment_name(name)
         check_text("the experiment's description", description)
-        found = await self._find_experiment(name)
+        found = None if probably_new else await self._find_experiment(name)
         if found is not None:
             return found
         body = to_json({"display_name": name, "description": description, **self._scope()})
         answer = await self._transport.send("create_experiment", "POST", "/experiments", body=body)
         if answer.status == 409:
-            # Somebody was faster.
+            # It is not new, or somebody was faster.
             found = await self._find_experiment(name)
             if found is None:
                 raise KfpServerError(

@@ -1,76 +1,47 @@
-"""`Kube` by kubernetes_asyncio."""
+"""`Kube` by the API server's REST interface."""
 
 from __future__ import annotations
 
 import contextlib
-import os
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-import aiohttp
-from kubernetes_asyncio import client, config
-from kubernetes_asyncio.client.exceptions import ApiException
-
 from perseid.api.base import API_VERSION, KIND
-from perseid_operator.kube.protocol import (
-    ConflictError,
-    ForbiddenError,
-    InvalidError,
-    KubeError,
-    NotFoundError,
-    Object,
-    UnavailableError,
-)
+from perseid_operator.kube.connection import MERGE_PATCH, Connection, path_of
+from perseid_operator.kube.protocol import ConflictError, KubeError, NotFoundError, NotLeadingError, Object
 
 GROUP, VERSION = API_VERSION.split("/")
 PLURAL = "evolutionruns"
 WORKFLOWS = ("argoproj.io", "v1alpha1", "workflows")
 RUN_ID_LABEL = "pipeline/runid"
-MERGE_PATCH = "application/merge-patch+json"
-TIMEOUT_SECONDS = 30.0
-
-
-async def connect() -> client.ApiClient:
-    """The API server's client: of the pod's own service account, or of the kubeconfig (KUBECONFIG, or kubectl's own)
-    where there is none. Raises KubeError where there is neither."""
-    settings = client.Configuration()
-    try:
-        config.load_incluster_config(client_configuration=settings)  # type: ignore[no-untyped-call]
-    except config.ConfigException:
-        try:
-            # Read now: the library's own default is what the variable said when it was imported.
-            await config.load_kube_config(config_file=os.environ.get("KUBECONFIG"), client_configuration=settings)
-        except (config.ConfigException, OSError) as error:
-            raise KubeError(
-                f"the operator runs in no pod and finds no kubeconfig that it can use ({error}); set KUBECONFIG"
-            ) from error
-    return client.ApiClient(settings)
 
 
 class KubeClient:
-    """Every call is one request with a time-out; nothing is tried again here."""
+    """Every call is one request; nothing is tried again here."""
 
     def __init__(
         self,
-        api: client.ApiClient,
+        connection: Connection,
         *,
         workflows_namespace: str | None = None,
         on_status_write: Callable[[str], None] = lambda result: None,
+        may_write: Callable[[], bool] = lambda: True,
     ) -> None:
-        """`workflows_namespace`: where KFP's Workflows are; None for all namespaces."""
-        # Its methods are generated, and their types lack the options that every call takes.
-        self._api: Any = api
-        self._custom: Any = client.CustomObjectsApi(api)
-        self._core: Any = client.CoreV1Api(api)
+        """`workflows_namespace`: where KFP's Workflows are; None for all namespaces. `may_write`: whether this process
+        leads at this very moment; where it does not, whatever would write raises NotLeadingError."""
+        self._connection = connection
+        self._may_write = may_write
         self._workflows_namespace = workflows_namespace
         self._on_status_write = on_status_write
 
+    async def _ask(self, what: str, method: str, path: str, *body: Mapping[str, Any], **options: Any) -> Any:
+        if method != "GET" and not self._may_write():
+            raise NotLeadingError(f"cannot {what}: another operator leads by now")
+        return await self._connection.ask(what, method, path, *body, **options)
+
     async def get_run(self, namespace: str, name: str) -> Object:
         """As in `Kube`."""
-        call = self._custom.get_namespaced_custom_object(
-            GROUP, VERSION, namespace, PLURAL, name, _request_timeout=TIMEOUT_SECONDS
-        )
-        found: Object = await _ask(f"get EvolutionRun {namespace}/{name}", call)
+        found: Object = await self._ask(f"get EvolutionRun {namespace}/{name}", "GET", _run_path(namespace, name))
         return found
 
     async def write_status(self, run: Object, status: Mapping[str, Any]) -> Object:
@@ -80,11 +51,9 @@ class KubeClient:
         # Not a patch: a merge leaves keys of maps that the new status lacks, and a JSON patch's failed test is no
         # conflict. The object's version goes with it, and the API server takes nothing but the status from it.
         body = {**run, "status": dict(status)}
-        call = self._custom.replace_namespaced_custom_object_status(
-            GROUP, VERSION, namespace, PLURAL, name, body, _request_timeout=TIMEOUT_SECONDS
-        )
+        path = _run_path(namespace, name) + "/status"
         try:
-            written: Object = await _ask(f"write the status of EvolutionRun {namespace}/{name}", call)
+            written: Object = await self._ask(f"write the status of EvolutionRun {namespace}/{name}", "PUT", path, body)
         except ConflictError:
             self._on_status_write("conflict")
             raise
@@ -98,29 +67,24 @@ class KubeClient:
         """As in `Kube`."""
         metadata = run["metadata"]
         namespace, name = metadata["namespace"], metadata["name"]
-        same = client.V1Preconditions(uid=metadata["uid"], resource_version=metadata["resourceVersion"])
-        call = self._custom.delete_namespaced_custom_object(
-            GROUP,
-            VERSION,
-            namespace,
-            PLURAL,
-            name,
-            body=client.V1DeleteOptions(preconditions=same),
-            _request_timeout=TIMEOUT_SECONDS,
-        )
+        same = {"uid": metadata["uid"], "resourceVersion": metadata["resourceVersion"]}
         with contextlib.suppress(NotFoundError):
-            await _ask(f"delete EvolutionRun {namespace}/{name}", call)
+            what = f"delete EvolutionRun {namespace}/{name}"
+            await self._ask(what, "DELETE", _run_path(namespace, name), {"preconditions": same})
 
     async def get_config_map(self, namespace: str, name: str) -> Object:
         """As in `Kube`."""
-        call = self._core.read_namespaced_config_map(name, namespace, _request_timeout=TIMEOUT_SECONDS)
-        found = await _ask(f"get ConfigMap {namespace}/{name}", call)
-        return self._plain(found)
+        path = _config_map_path(namespace, name)
+        found: Object = await self._ask(f"get ConfigMap {namespace}/{name}", "GET", path)
+        return found
 
     async def create_config_map(self, owner: Object, name: str, data: Mapping[str, str], *, immutable: bool) -> Object:
         """As in `Kube`."""
         metadata = owner["metadata"]
+        namespace = metadata["namespace"]
         body = {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
             "metadata": {
                 "name": name,
                 "labels": {"app.kubernetes.io/managed-by": "perseid-operator", "perseid.dev/run": metadata["name"]},
@@ -137,79 +101,39 @@ class KubeClient:
             "data": dict(data),
             "immutable": immutable,
         }
-        call = self._core.create_namespaced_config_map(metadata["namespace"], body, _request_timeout=TIMEOUT_SECONDS)
-        return self._plain(await _ask(f"create ConfigMap {metadata['namespace']}/{name}", call))
+        path = _config_map_path(namespace)
+        made: Object = await self._ask(f"create ConfigMap {namespace}/{name}", "POST", path, body)
+        return made
 
     async def add_to_config_map(self, namespace: str, name: str, data: Mapping[str, str]) -> None:
         """As in `Kube`."""
-        call = self._core.patch_namespaced_config_map(
-            name, namespace, {"data": dict(data)}, _content_type=MERGE_PATCH, _request_timeout=TIMEOUT_SECONDS
-        )
-        await _ask(f"write ConfigMap {namespace}/{name}", call)
+        path = _config_map_path(namespace, name)
+        what = f"write ConfigMap {namespace}/{name}"
+        await self._ask(what, "PATCH", path, {"data": dict(data)}, content_type=MERGE_PATCH)
 
     async def workflows(self, run_id: str) -> list[Object]:
         """As in `Kube`."""
-        group, version, plural = WORKFLOWS
-        selector = f"{RUN_ID_LABEL}={run_id}"
-        if self._workflows_namespace is None:
-            call = self._custom.list_cluster_custom_object(
-                group, version, plural, label_selector=selector, _request_timeout=TIMEOUT_SECONDS
-            )
-        else:
-            call = self._custom.list_namespaced_custom_object(
-                group,
-                version,
-                self._workflows_namespace,
-                plural,
-                label_selector=selector,
-                _request_timeout=TIMEOUT_SECONDS,
-            )
-        listed = await _ask(f"list the Workflows of run {run_id}", call)
+        query = {"labelSelector": f"{RUN_ID_LABEL}={run_id}"}
+        what, path = f"list the Workflows of run {run_id}", _workflows_path(self._workflows_namespace)
+        listed = await self._ask(what, "GET", path, query=query)
         return list(listed.get("items", []))
 
     async def delete_workflow(self, workflow: Object) -> None:
         """As in `Kube`."""
-        group, version, plural = WORKFLOWS
         namespace, name = workflow["metadata"]["namespace"], workflow["metadata"]["name"]
-        call = self._custom.delete_namespaced_custom_object(
-            group, version, namespace, plural, name, _request_timeout=TIMEOUT_SECONDS
-        )
         with contextlib.suppress(NotFoundError):
-            await _ask(f"delete Workflow {namespace}/{name}", call)
-
-    def _plain(self, found: Any) -> Object:
-        plain: Object = self._api.sanitize_for_serialization(found)
-        return plain
+            await self._ask(f"delete Workflow {namespace}/{name}", "DELETE", _workflows_path(namespace, name))
 
 
-async def _ask(what: str, call: Awaitable[Any]) -> Any:
-    with _translated(what):
-        return await call
+def _run_path(namespace: str, name: str) -> str:
+    return path_of("apis", GROUP, VERSION, "namespaces", namespace, PLURAL, name)
 
 
-@contextlib.contextmanager
-def _translated(what: str) -> Iterator[None]:
-    try:
-        yield
-    except ApiException as error:
-        raise _failure(what, error) from error
-    except (TimeoutError, aiohttp.ClientError, OSError) as error:
-        raise UnavailableError(
-            f"cannot {what}: the API server does not answer ({type(error).__name__}: {error})"
-        ) from error
+def _config_map_path(namespace: str, *name: str) -> str:
+    return path_of("api", "v1", "namespaces", namespace, "configmaps", *name)
 
 
-def _failure(what: str, error: ApiException) -> KubeError:
-    said = f"cannot {what}: {error.status} {error.reason}: {str(error.body)[:500]}"
-    match error.status:
-        case 404 | 410:
-            return NotFoundError(said)
-        case 409:
-            return ConflictError(said)
-        case 401 | 403:
-            return ForbiddenError(said)
-        case 400 | 413 | 422:
-            return InvalidError(said)
-    headers: Any = error.headers or {}
-    wait = headers.get("Retry-After")
-    return UnavailableError(said, float(wait) if wait and str(wait).isdigit() else None)
+def _workflows_path(namespace: str | None, *name: str) -> str:
+    group, version, plural = WORKFLOWS
+    scope = [] if namespace is None else ["namespaces", namespace]
+    return path_of("apis", group, version, *scope, plural, *name)

@@ -29,6 +29,10 @@ class InvalidError(KubeError):
     """The API server refuses the object itself: too big, or not what its schema says. Asking again will not help."""
 
 
+class NotLeadingError(KubeError):
+    """Another operator leads by now: nothing is written any more."""
+
+
 class UnavailableError(KubeError):
     """The API server cannot be reached, is overloaded or broken: ask again later."""
 

@@ -116,5 +116,27 @@ class ClusterRun:
         return raw
 
 
+def waiting(**spec: Any) -> ClusterRun:
+    """Generation 0 has ended; generation 1 waits for approval."""
+    generations = {"max": 4, "approval": "manual"}
+    return ClusterRun(generations=generations, **spec).generation(candidate=0.5, parent=0.4)
+
+
+CHANGES = ("suspend", "resume", "approve")
+"""The commands that change a run."""
+
+
+def changeable_by(command: str, **spec: Any) -> ClusterRun:
+    """A run which that one of `CHANGES` has something to do with."""
+    match command:
+        case "suspend":
+            return ClusterRun(**spec).running()
+        case "resume":
+            return ClusterRun(suspend=True, **spec).observe()
+        case "approve":
+            return waiting(**spec)
+    raise ValueError(f"{command} changes nothing")
+
+
 def _score(value: float) -> Score:
     return Score(pass_at_1=value, low=max(0.0, value - 0.1), high=min(1.0, value + 0.1), problems=50, samples=4)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from cluster_runs import ClusterRun
+from cluster_runs import CHANGES, ClusterRun, changeable_by
 from stand_in_api import StandInApi
 from typer.testing import CliRunner, Result
 
@@ -65,10 +65,11 @@ def test_a_list_that_is_forbidden_is_told_by_its_extent(api: StandInApi, perseid
     assert "you may not list evolutionruns in namespace lab" in paragraph(perseid("get"))
 
 
-def test_a_change_that_is_forbidden_changes_nothing(api: StandInApi, perseid: Perseid) -> None:
-    api.put(ClusterRun().object())
+@pytest.mark.parametrize("command", CHANGES)
+def test_a_change_that_is_forbidden_changes_nothing(api: StandInApi, perseid: Perseid, command: str) -> None:
+    api.put(changeable_by(command).object())
     api.forbidden.add(("patch", "evolutionruns", "lab"))
-    assert "you may not patch evolutionruns small in namespace lab" in paragraph(perseid("suspend", "small"))
+    assert "you may not patch evolutionruns small in namespace lab" in paragraph(perseid(command, "small"))
     assert api.patches == []
 
 
@@ -147,36 +148,40 @@ def test_a_server_in_trouble_is_quoted(api: StandInApi, perseid: Perseid, code: 
     assert f"answered {code} when asked to list evolutionruns in namespace lab: {text}; try again" in said
 
 
-def test_a_refused_change_is_told_in_the_servers_words(api: StandInApi, perseid: Perseid) -> None:
-    api.put(ClusterRun().object())
-    message = "spec.suspendPolicy: Unsupported value"
-    api.answers["patch", "evolutionruns"] = (422, json.dumps({"kind": "Status", "message": message, "code": 422}))
-    assert message in paragraph(perseid("suspend", "small"))
+@pytest.mark.parametrize(
+    ("code", "message", "words"),
+    [
+        (422, "spec.suspendPolicy: Unsupported value", "spec.suspendPolicy: Unsupported value"),
+        (409, "modified", "somebody changed it at the same time, so nothing was done"),
+    ],
+    ids=["refused", "a conflict"],
+)
+@pytest.mark.parametrize("command", CHANGES)
+def test_a_change_that_the_server_does_not_take_is_told_with_its_reason(
+    api: StandInApi, perseid: Perseid, command: str, code: int, message: str, words: str
+) -> None:
+    api.put(changeable_by(command).object())
+    api.answers["patch", "evolutionruns"] = (code, json.dumps({"kind": "Status", "message": message, "code": code}))
+    assert words in paragraph(perseid(command, "small"))
 
 
-def test_a_conflict_asks_to_try_again(api: StandInApi, perseid: Perseid) -> None:
-    api.put(ClusterRun().object())
-    api.answers["patch", "evolutionruns"] = (409, json.dumps({"kind": "Status", "message": "modified", "code": 409}))
-    assert "somebody changed it at the same time, so nothing was done" in paragraph(perseid("suspend", "small"))
-
-
-def test_an_object_that_was_made_anew_in_between_is_not_changed(api: StandInApi, perseid: Perseid) -> None:
-    api.put(ClusterRun().object())
+@pytest.mark.parametrize("command", CHANGES)
+def test_an_object_that_was_made_anew_in_between_is_not_changed(
+    api: StandInApi, perseid: Perseid, command: str
+) -> None:
+    api.put(changeable_by(command).object())
     other = ClusterRun(uid="11111111-8a51-4b7e-9d15-0d6a3b0c2f11").object()
-
-    def before(verb: str, resource: str) -> None:
-        if verb == "patch":
-            api.put(other)
-
-    api.before = before
-    assert "has just been deleted and made anew, so nothing was done" in paragraph(perseid("suspend", "small"))
-    assert api.runs["lab", "small"]["spec"].get("suspend", False) is False
+    api.before = lambda verb, resource: api.put(other) if verb == "patch" else None
+    assert "has just been deleted and made anew, so nothing was done" in paragraph(perseid(command, "small"))
+    stored = api.runs["lab", "small"]
+    assert (stored["spec"], stored["metadata"]["annotations"]) == (other["spec"], {})
 
 
-def test_a_run_that_is_deleted_in_between_is_told(api: StandInApi, perseid: Perseid) -> None:
-    api.put(ClusterRun().object())
+@pytest.mark.parametrize("command", CHANGES)
+def test_a_run_that_is_deleted_in_between_is_told(api: StandInApi, perseid: Perseid, command: str) -> None:
+    api.put(changeable_by(command).object())
     api.before = lambda verb, resource: api.delete("lab", "small") if verb == "patch" else None
-    assert "EvolutionRun small has just been deleted from namespace lab" in paragraph(perseid("suspend", "small"))
+    assert "EvolutionRun small has just been deleted from namespace lab" in paragraph(perseid(command, "small"))
 
 
 def without_a_cluster(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:

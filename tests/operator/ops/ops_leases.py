@@ -6,59 +6,57 @@ import asyncio
 import contextlib
 import copy
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any, Literal
 
-import aiohttp
-from kubernetes_asyncio.client import ApiException, V1Lease, V1LeaseSpec, V1ObjectMeta
+from perseid_operator.kube.protocol import (
+    ConflictError,
+    ForbiddenError,
+    KubeError,
+    NotFoundError,
+    Object,
+    UnavailableError,
+)
 
 Mode = Literal["fine", "hangs", "hangs and cannot be cancelled", "answers get lost", "refuses", "fails", "forbids"]
 
 
 class Leases:
     def __init__(self) -> None:
-        self.lease: V1Lease | None = None
+        self.lease: dict[str, Any] | None = None
         self.writes: list[dict[str, Any]] = []
         self._version = 0
 
-    def read(self) -> V1Lease:
+    def read(self) -> Object:
         if self.lease is None:
-            raise ApiException(status=404, reason="Not Found")
+            raise NotFoundError("404 Not Found")
         return copy.deepcopy(self.lease)
 
-    def create(self, body: dict[str, Any]) -> V1Lease:
+    def create(self, body: dict[str, Any]) -> Object:
         if self.lease is not None:
-            raise ApiException(status=409, reason="AlreadyExists")
+            raise ConflictError("409 AlreadyExists")
         return self._store(body)
 
-    def replace(self, body: dict[str, Any]) -> V1Lease:
+    def replace(self, body: dict[str, Any]) -> Object:
         if self.lease is None:
-            raise ApiException(status=404, reason="Not Found")
-        if body["metadata"]["resourceVersion"] != self.lease.metadata.resource_version:
-            raise ApiException(status=409, reason="Conflict")
+            raise NotFoundError("404 Not Found")
+        if body["metadata"]["resourceVersion"] != self.lease["metadata"]["resourceVersion"]:
+            raise ConflictError("409 Conflict")
         return self._store(body)
 
-    def _store(self, body: dict[str, Any]) -> V1Lease:
-        from datetime import datetime
-
-        spec = body["spec"]
-        assert spec.get("holderIdentity") != "", "the API server refuses an empty holder"
+    def _store(self, body: dict[str, Any]) -> Object:
+        assert body["spec"].get("holderIdentity") != "", "the API server refuses an empty holder"
+        for time in ("acquireTime", "renewTime"):
+            datetime.fromisoformat(body["spec"][time])  # the API server refuses what is no time
         self._version += 1
         self.writes.append(body)
-        self.lease = V1Lease(
-            metadata=V1ObjectMeta(name=body["metadata"]["name"], resource_version=str(self._version)),
-            spec=V1LeaseSpec(
-                holder_identity=spec.get("holderIdentity"),
-                lease_duration_seconds=spec["leaseDurationSeconds"],
-                lease_transitions=spec["leaseTransitions"],
-                acquire_time=datetime.fromisoformat(spec["acquireTime"]),
-                renew_time=datetime.fromisoformat(spec["renewTime"]),
-            ),
-        )
+        self.lease = copy.deepcopy(body)
+        self.lease["metadata"]["resourceVersion"] = str(self._version)
         return self.read()
 
     @property
     def holder(self) -> str | None:
-        return None if self.lease is None else self.lease.spec.holder_identity
+        return None if self.lease is None else self.lease["spec"].get("holderIdentity")
 
 
 class Link:
@@ -69,19 +67,19 @@ class Link:
         self.seconds = seconds
         self.mode: Mode = "fine"
 
-    async def read_namespaced_lease(self, name: str, namespace: str, **_: Any) -> V1Lease:
+    async def read_lease(self, namespace: str, name: str) -> Object:
         return await self._send(self._leases.read)
 
-    async def create_namespaced_lease(self, namespace: str, body: Any, **_: Any) -> V1Lease:
+    async def create_lease(self, namespace: str, body: dict[str, Any]) -> Object:
         return await self._send(lambda: self._leases.create(body))
 
-    async def replace_namespaced_lease(self, name: str, namespace: str, body: Any, **_: Any) -> V1Lease:
+    async def replace_lease(self, namespace: str, name: str, body: dict[str, Any]) -> Object:
         return await self._send(lambda: self._leases.replace(body))
 
-    async def _send(self, call: Callable[[], V1Lease]) -> V1Lease:
+    async def _send(self, call: Callable[[], Object]) -> Object:
         mode = self.mode
         if mode == "refuses":
-            raise aiohttp.ClientConnectionError("connection refused")
+            raise UnavailableError("connection refused")
         if mode == "hangs":
             await asyncio.sleep(1e6)
         while mode == "hangs and cannot be cancelled":
@@ -91,21 +89,21 @@ class Link:
         arrives = asyncio.get_running_loop().create_future()
         asyncio.get_running_loop().call_later(self.seconds / 2, _arrive, arrives, call, mode)
         try:
-            answer: V1Lease = await asyncio.shield(arrives)
+            answer: Object = await asyncio.shield(arrives)
         finally:
             arrives.add_done_callback(lambda done: done.exception())
         await asyncio.sleep(1e6 if mode == "answers get lost" else self.seconds / 2)
         return answer
 
 
-def _arrive(arrives: asyncio.Future[V1Lease], call: Callable[[], V1Lease], mode: Mode) -> None:
+def _arrive(arrives: asyncio.Future[Object], call: Callable[[], Object], mode: Mode) -> None:
     try:
         if mode == "fails":
-            raise ApiException(status=500, reason="Internal Server Error")
+            raise UnavailableError("500 Internal Server Error")
         if mode == "forbids":
-            raise ApiException(status=403, reason="Forbidden")
+            raise ForbiddenError("403 Forbidden")
         answer = call()
-    except ApiException as error:
+    except KubeError as error:
         arrives.set_exception(error)
     else:
         arrives.set_result(answer)

@@ -372,10 +372,10 @@ def test_an_answer_that_is_no_lease_is_taken_for_no_answer() -> None:
         leases = Leases()
         election, link = candidate(leases, "a")
 
-        async def nonsense(name: str, namespace: str, **_: object) -> object:
+        async def nonsense(namespace: str, name: str) -> dict[str, object]:
             return {"kind": "Status"}
 
-        link.read_namespaced_lease = nonsense  # type: ignore[method-assign, assignment]
+        link.read_lease = nonsense  # type: ignore[method-assign]
         assert not await election._try()
         assert not election.is_leading
 

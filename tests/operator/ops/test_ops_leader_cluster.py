@@ -5,18 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import pytest
 from cluster_access import Cluster
 from control_plane import ControlPlane
-from kubernetes_asyncio.client import ApiClient, CoordinationV1Api
 
+from perseid_operator.kube.connection import Connection
+from perseid_operator.kube.leases import LeaseClient
 from perseid_operator.leader import LEASE_NAME, ElectionTimes, LeaderElection
-
-if TYPE_CHECKING:
-    from kubernetes_asyncio.client import V1Lease
+from perseid_operator.login import access
 
 pytestmark = pytest.mark.slow  # A real API server has to be started, and built before that.
 
@@ -32,14 +32,23 @@ def kubeconfig(cluster: Cluster, namespace: str) -> Path:
     return cluster.service_account_kubeconfig(namespace, "perseid-operator")
 
 
+@contextlib.asynccontextmanager
+async def connected(kubeconfig: Path) -> AsyncIterator[LeaseClient]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KUBECONFIG", str(kubeconfig))
+        way = await access()
+    async with Connection(way) as connection:
+        yield LeaseClient(connection)
+
+
 @pytest.fixture
-async def client(cluster: Cluster, kubeconfig: Path) -> AsyncIterator[ApiClient]:
-    async with cluster.client(kubeconfig) as client:
+async def client(kubeconfig: Path) -> AsyncIterator[LeaseClient]:
+    async with connected(kubeconfig) as client:
         yield client
 
 
-def election(client: ApiClient, namespace: str, identity: str, times: ElectionTimes = QUICK) -> LeaderElection:
-    return LeaderElection(CoordinationV1Api(client), namespace, identity=identity, times=times)
+def election(client: LeaseClient, namespace: str, identity: str, times: ElectionTimes = QUICK) -> LeaderElection:
+    return LeaderElection(client, namespace, identity=identity, times=times)
 
 
 async def eventually(holds: Callable[[], Awaitable[bool]]) -> None:
@@ -48,12 +57,12 @@ async def eventually(holds: Callable[[], Awaitable[bool]]) -> None:
             await asyncio.sleep(0.05)
 
 
-async def lease(client: ApiClient, namespace: str) -> V1Lease:
-    return await CoordinationV1Api(client).read_namespaced_lease(LEASE_NAME, namespace)
+async def lease(client: LeaseClient, namespace: str) -> dict[str, Any]:
+    return dict((await client.read_lease(namespace, LEASE_NAME))["spec"])
 
 
 async def test_the_api_server_takes_the_lease_its_renewals_its_release_and_the_next_holder(
-    client: ApiClient, namespace: str
+    client: LeaseClient, namespace: str
 ) -> None:
     first, second = election(client, namespace, "first"), election(client, namespace, "second")
     taken, done = asyncio.Event(), asyncio.Event()
@@ -66,13 +75,14 @@ async def test_the_api_server_takes_the_lease_its_renewals_its_release_and_the_n
     async with asyncio.timeout(WAIT_SECONDS), asyncio.TaskGroup() as tasks:
         async with first.leading() as lost:
             made = await lease(client, namespace)
-            assert (made.spec.holder_identity, made.spec.lease_duration_seconds) == ("first", 3)
+            assert (made["holderIdentity"], made["leaseDurationSeconds"]) == ("first", 3)
             tasks.create_task(wait_and_lead())
 
             async def renewed() -> bool:
                 now = await lease(client, namespace)
-                assert now.spec.acquire_time == made.spec.acquire_time
-                return bool((now.spec.renew_time - made.spec.renew_time).total_seconds() > QUICK.lease)
+                assert now["acquireTime"] == made["acquireTime"]
+                renewals = (datetime.fromisoformat(one["renewTime"]) for one in (now, made))
+                return (next(renewals) - next(renewals)).total_seconds() > QUICK.lease
 
             await eventually(renewed)
             assert first.is_leading
@@ -82,12 +92,12 @@ async def test_the_api_server_takes_the_lease_its_renewals_its_release_and_the_n
         # Given back, so nobody waits for its end.
         await taken.wait()
         now = await lease(client, namespace)
-        assert (now.spec.holder_identity, now.spec.lease_transitions) == ("second", 1)
+        assert (now["holderIdentity"], now["leaseTransitions"]) == ("second", 1)
         done.set()
 
 
 async def test_a_leader_stops_in_time_when_the_api_server_hangs_and_another_leads_when_it_is_back(
-    client: ApiClient, namespace: str, own_cluster: ControlPlane
+    client: LeaseClient, namespace: str, own_cluster: ControlPlane
 ) -> None:
     first, second = election(client, namespace, "first"), election(client, namespace, "second")
     loop = asyncio.get_running_loop()
@@ -100,12 +110,12 @@ async def test_a_leader_stops_in_time_when_the_api_server_hangs_and_another_lead
             assert not first.is_leading
         async with second.leading():
             assert not first.is_leading
-            assert (await lease(client, namespace)).spec.holder_identity == "second"
+            assert (await lease(client, namespace))["holderIdentity"] == "second"
 
 
 async def test_without_the_rights_nobody_leads_and_nothing_breaks(cluster: Cluster, namespace: str) -> None:
     cluster.kubectl("create", "serviceaccount", "nobody", "-n", namespace)
-    async with cluster.client(cluster.service_account_kubeconfig(namespace, "nobody")) as client:
+    async with connected(cluster.service_account_kubeconfig(namespace, "nobody")) as client:
         candidate = election(client, namespace, "nobody")
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(1.0), candidate.leading():

@@ -219,6 +219,7 @@ async def test_a_frozen_pipeline_that_was_deleted_is_made_again_and_one_that_was
         await world.until(lambda: world.kube.status.snapshot is not None)
         (name,) = world.kube.config_maps
         del world.kube.config_maps[name]
+        world.reconciler = None  # a process that has seen the pipeline needs no ConfigMap to know it
         await world.until(lambda: len(world.kube.status.generations) == 2)
         assert name in world.kube.config_maps
         await world.to_the_end()
@@ -228,6 +229,7 @@ async def test_a_frozen_pipeline_that_was_deleted_is_made_again_and_one_that_was
         await world.until(lambda: world.kube.status.snapshot is not None)
         changed = {"pipeline.json": pipeline.replace("perseid-generation", "evil-generation")}
         world.kube.config_maps[name]["data"] = changed
+        world.reconciler = None
         await world.until(lambda: world.kube.status.phase.is_terminal)
         assert reason(world, ConditionType.FAILED) == (ConditionStatus.TRUE, Reason.PIPELINE_INVALID)
 

@@ -1,0 +1,149 @@
+"""All that a stage has to do with its storage: inputs, its own directory, the store of evaluations, results."""
+
+from __future__ import annotations
+
+import logging
+import time
+from pathlib import Path
+
+from perseid.api.layout import RESULT, STAGES, Layout, StorageError
+from perseid.api.result import StageResult
+from perseid.storage.directories import fetch_file, inherit
+from perseid.storage.errors import ObjectChangedError, OwnershipLostError, StorageRefusedError
+from perseid.storage.index import read_index
+from perseid.storage.mirror import DirectoryMirror
+from perseid.storage.objects import Objects
+from perseid.storage.scratch import prepare_scratch
+
+log = logging.getLogger(__name__)
+
+SCORES = "scores.json"
+FINISH_SECONDS = 300.0
+"""How long the last push is tried, over and above what each request is."""
+PAUSE_SECONDS = 3.0
+"""Between two of its tries."""
+
+
+class StageStorage:
+    """A stage's files in object storage. All calls block, and raise StorageError."""
+
+    def __init__(self, layout: Layout, stage: str) -> None:
+        """Find out within seconds whether the storage can be used."""
+        if layout.uri is None:
+            raise ValueError("the layout is not that of a working copy")
+        prepare_scratch()
+        self._layout = layout
+        self._stage = stage
+        self._objects = Objects(layout.uri)
+        self._objects.check()
+        self._shared: dict[Path, tuple[int, int]] = {}
+        """Sizes and times of the files of the store of evaluations that are in the storage."""
+        self.mirror = DirectoryMirror(self._objects, self._key(layout.stage(stage)), layout.stage(stage))
+
+    def result(self) -> StageResult | None:
+        """The stage's own result; None where it has not ended. What an earlier attempt has done is taken over first."""
+        content = self.mirror.result()
+        if content is None and read_index(self._objects, self.mirror.key) is None and self._inherit():
+            content = self.mirror.result()
+        if content is None:
+            return None
+        try:
+            return StageResult.model_validate_json(content)
+        except ValueError as error:
+            raise ObjectChangedError(
+                f"{self.mirror.uri}/{RESULT} is no result of a stage; delete it to have the stage go on"
+            ) from error
+
+    def _inherit(self) -> bool:
+        for earlier in self._layout.earlier(self._stage):
+            key = self._key(earlier)
+            ended = self._objects.read(f"{key}/{RESULT}")
+            # The last stage is never done for a new attempt: it writes the attempt's own result, in the attempt's name.
+            done = ended is not None and self._stage != STAGES[-1] and _is_done(ended[0])
+            if inherit(self._objects, key, self.mirror.key, with_result=done):
+                log.info("took over what %s had done", self._objects.uri(key))
+                return True
+        return False
+
+    def fetch_output(self, stage: str, name: str) -> None:
+        """Make the working copy of a file of this attempt's stage what was committed; remove it where it was not."""
+        directory = self._layout.stage(stage)
+        target = directory / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if name == RESULT:
+            found = self._objects.read(f"{self._key(directory)}/{RESULT}")
+            if found is not None:
+                target.write_bytes(found[0])
+                return
+        else:
+            index = read_index(self._objects, self._key(directory))
+            if index is not None and name in index[0].files:
+                fetch_file(self._objects, self._key(directory), name, index[0].files[name], target, done=True)
+                return
+        target.unlink(missing_ok=True)
+
+    def fetch_evaluations(self) -> None:
+        """Fetch the scores that the run has; the answers behind them stay where they are."""
+        for listed in list(self._objects.list(self._key(self._layout.evaluations))):
+            path = self._layout.root / listed.key
+            if path.name != SCORES:
+                continue
+            found = self._objects.read(listed.key)
+            if found is not None:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                unfinished = path.with_name(f".{path.name}.tmp")
+                unfinished.write_bytes(found[0])
+                unfinished.replace(path)
+                self._shared[path] = _state(path)
+
+    def finish(self, result: bytes, *, done: bool) -> None:
+        """Push everything, the result last. An outage is waited for, for some minutes."""
+        deadline = time.monotonic() + FINISH_SECONDS
+
+        def before_result() -> None:
+            self._push_evaluations()
+            if done and self._stage == STAGES[-1]:
+                self._objects.write(self._key(self._layout.result), self._layout.result.read_bytes())
+
+        while True:
+            try:
+                self.mirror.finish(result, before_result)
+                return
+            except (OwnershipLostError, StorageRefusedError, ObjectChangedError):
+                raise
+            except StorageError as error:
+                if time.monotonic() >= deadline:
+                    raise StorageError(
+                        f"what {self._stage} has made could not be stored: {error}; a new try goes on from the last"
+                        " push"
+                    ) from error
+                log.warning("not stored yet, trying again: %s", error)
+                time.sleep(PAUSE_SECONDS)
+
+    def _push_evaluations(self) -> None:
+        """In the order in which they were written: an evaluation's scores come last."""
+        written = [path for path in self._layout.evaluations.rglob("*") if _is_shared(path)]
+        for path in sorted(written, key=lambda path: path.stat().st_mtime_ns):
+            state = _state(path)
+            if self._shared.get(path) != state:
+                self._objects.upload(self._key(path), path, state[0])
+                self._shared[path] = state
+
+    def _key(self, path: Path) -> str:
+        return self._layout.key(path)
+
+
+def _is_shared(path: Path) -> bool:
+    return path.is_file() and not path.name.startswith(".") and not path.name.endswith(".tmp")
+
+
+def _state(path: Path) -> tuple[int, int]:
+    stat = path.stat()
+    return stat.st_size, stat.st_mtime_ns
+
+
+def _is_done(content: bytes) -> bool:
+    try:
+        return StageResult.model_validate_json(content).state == "done"
+    except ValueError:
+        return False

@@ -1,0 +1,142 @@
+"""What a run waits for, by what its Workflow says. The words are Argo's and Kubernetes' own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from perseid.api.pipeline import PipelineSpec
+from perseid_operator.sight import QUEUE_LABEL, Waiting, reason_in, waiting, workflow_messages
+
+PLAIN = PipelineSpec()
+QUEUED = PipelineSpec.model_validate({"stages": {"finetune": {"gpus": 1, "labels": {QUEUE_LABEL: "research"}}}})
+UNSCHEDULABLE = (
+    "Unschedulable: 0/2 nodes are available: 2 Insufficient nvidia.com/gpu. preemption: 0/2 nodes are available: 2 No"
+    " preemption victims found for incoming pod."
+)
+OVER_QUOTA = (
+    'pods "perseid-x7f2p-1" is forbidden: exceeded quota: team, requested: requests.nvidia.com/gpu=1, used:'
+    " requests.nvidia.com/gpu=8, limited: requests.nvidia.com/gpu=8"
+)
+POSTPONED = "Workflow processing has been postponed because too many workflows are already running"
+
+
+def node(task: str, phase: str, message: str | None = None, kind: str = "Pod") -> dict[str, Any]:
+    """One of Argo's nodes: `task` is the way from the pipeline's root."""
+    said = {} if message is None else {"message": message}
+    return {"name": f"perseid-x7f2p.root.{task}", "type": kind, "phase": phase, **said}
+
+
+def workflow(*nodes: dict[str, Any], **status: Any) -> dict[str, Any]:
+    named = {str(number): one for number, one in enumerate(nodes)}
+    return {
+        "metadata": {"name": "perseid-x7f2p"},
+        "spec": {"entrypoint": "entrypoint"},
+        "status": {"phase": "Running", "nodes": named, **status},
+    }
+
+
+def test_a_pod_of_a_queue_of_which_argo_says_nothing_is_gated_and_waits_for_quota() -> None:
+    gated = workflow(
+        node("synthesize.executor", "Succeeded"),
+        node("finetune", "Running", kind="DAG"),
+        node("finetune.executor", "Pending"),
+    )
+    found = waiting([gated], QUEUED)
+    assert found == Waiting(
+        True, "the pod of stage finetune waits for quota in the queue research of Kueue", "finetune"
+    )
+
+
+@pytest.mark.parametrize("task", ["finetune.executor(0)", "finetune.executor"])
+def test_a_pod_without_a_queue_of_which_argo_says_nothing_was_made_just_now(task: str) -> None:
+    assert waiting([workflow(node(task, "Pending"))], PLAIN) is None
+
+
+def test_a_driver_s_pod_is_in_no_queue_although_it_drives_a_stage_that_is() -> None:
+    assert waiting([workflow(node("finetune-driver", "Pending"))], QUEUED) is None
+
+
+def test_another_stage_s_queue_says_nothing() -> None:
+    assert waiting([workflow(node("evaluate.executor", "Pending"))], QUEUED) is None
+
+
+@pytest.mark.parametrize(
+    ("message", "quota"),
+    [
+        (UNSCHEDULABLE, False),
+        ("ContainerCreating", False),
+        ("ImagePullBackOff: Back-off pulling image", False),
+        ("Unschedulable: persistentvolumeclaim models not found", False),
+        (OVER_QUOTA, True),
+        ("SchedulingGated: Scheduling is blocked due to non-empty scheduling gates", True),
+    ],
+)
+@pytest.mark.parametrize("pipeline", [PLAIN, QUEUED], ids=["no queue", "a queue"])
+def test_what_argo_says_of_a_pod_that_waits_decides_whether_it_is_a_quota(
+    message: str, quota: bool, pipeline: PipelineSpec
+) -> None:
+    found = waiting([workflow(node("finetune.executor", "Pending", message))], pipeline)
+    assert found == Waiting(quota, message, "finetune")
+
+
+def test_a_pod_that_runs_or_has_ended_waits_for_nothing() -> None:
+    nodes = [
+        node("finetune.executor", phase, "said") for phase in ("Running", "Succeeded", "Failed", "Error", "Omitted")
+    ]
+    assert waiting([workflow(*nodes)], QUEUED) is None
+
+
+def test_what_is_no_pod_waits_for_its_pods_alone() -> None:
+    nodes = [node("finetune", "Pending", UNSCHEDULABLE, kind) for kind in ("DAG", "TaskGroup", "Retry", "Plugin")]
+    assert waiting([workflow(*nodes)], QUEUED) is None
+
+
+def test_a_quota_is_told_before_what_another_pod_lacks() -> None:
+    both = [node("convert.executor", "Pending", UNSCHEDULABLE), node("finetune.executor", "Pending")]
+    found = waiting([workflow(*both)], QUEUED)
+    assert found is not None
+    assert (found.quota, found.stage) == (True, "finetune")
+
+
+def test_a_workflow_that_argo_holds_back_waits_for_a_quota_of_argo_s() -> None:
+    assert waiting([workflow(phase="Pending", message=POSTPONED)], PLAIN) == Waiting(True, POSTPONED)
+
+
+def test_a_workflow_that_is_pending_for_another_reason_says_which() -> None:
+    said = "Waiting for team/Mutex/train lock. Lock status: 0/1"
+    assert waiting([workflow(phase="Pending", message=said)], PLAIN) == Waiting(False, said)
+
+
+@pytest.mark.parametrize("queued", [True, False])
+def test_a_suspended_workflow_waits_for_quota_where_it_has_a_queue_and_else_for_whoever_suspended_it(
+    queued: bool,
+) -> None:
+    suspended = workflow()
+    suspended["spec"]["suspend"] = True
+    suspended["metadata"]["labels"] = {QUEUE_LABEL: "research"} if queued else {}
+    found = waiting([suspended], PLAIN)
+    assert found is not None
+    assert found.quota is queued
+    assert "perseid-x7f2p is suspended" in found.message
+
+
+@pytest.mark.parametrize(
+    "bare",
+    [
+        [],
+        [{"metadata": {"name": "w"}}],
+        [{"metadata": {"name": "w"}, "spec": {}, "status": {}}],
+        [{"metadata": {"name": "w"}, "spec": None, "status": {"nodes": None, "phase": "Pending"}}],
+        [workflow({"type": "Pod", "phase": "Pending"})],
+    ],
+    ids=["none", "new", "empty", "null", "a node without a name"],
+)
+def test_where_nothing_is_said_nothing_is_made_of_it(bare: list[dict[str, Any]]) -> None:
+    assert waiting(bare, QUEUED) is None
+
+
+def test_what_a_pod_waits_for_is_no_reason_of_a_failure() -> None:
+    """The scheduler speaks of preemption wherever it finds no node."""
+    assert reason_in(workflow_messages([workflow(node("finetune.executor", "Pending", UNSCHEDULABLE))])) is None
