@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 
 import kopf
+import yaml
 
 from perseid_operator.kube.connection import Access
 from perseid_operator.kube.protocol import KubeError
@@ -32,7 +33,8 @@ async def log_in() -> kopf.ConnectionInfo:
             # the operator's start holds it back.
             sys.modules.pop("kubernetes_asyncio", None)
             info = await kopf.login_via_async_client(settings=settings, logger=logger)
-    except (kopf.LoginError, OSError, LookupError, ValueError, TypeError, AttributeError) as error:
+    except (kopf.LoginError, yaml.YAMLError, OSError, LookupError, ValueError, TypeError, AttributeError) as error:
+        # Kopf does not check what it reads; whatever comes of that means a file that is no kubeconfig.
         raise KubeError(
             f"the kubeconfig cannot be used ({type(error).__name__}: {error}); `kubectl config view` shows it"
         ) from error
@@ -46,7 +48,7 @@ def _has_credentials(info: kopf.ConnectionInfo) -> bool:
 
 
 async def access(clock: Callable[[], float] = time.monotonic) -> Access:
-    """The way to the API server. Raises KubeError, and ssl.SSLError never: a certificate that is none is told."""
+    """The way to the API server. Raises KubeError, also for certificates that are none."""
     info = await log_in()
     try:
         tls = info.as_ssl_context() if info.server.startswith("https://") else None

@@ -11,8 +11,11 @@ from perseid.api.pipeline import StageName
 from perseid.api.reasons import AttemptState, ConditionStatus, ConditionType, GenerationPhase, Phase, Reason, StageState
 from perseid.api.result import Count, Difference, Message, ModelRef, RunId, Seconds, Uri
 
-MAX_GENERATIONS_INLINE = 20
-"""Newest generations in the status; older ones are in their own result files."""
+MAX_GENERATIONS_INLINE = 10
+"""Newest generations that are kept in the status; older ones are in their own result files. With every text in it as
+long as it may be, a status has 66 kB then, and a tenth of that in ordinary runs."""
+MAX_GENERATIONS_READ = 20
+"""As many as any version has ever written."""
 MAX_ATTEMPTS_INLINE = 5
 """Newest attempts of the newest generation in the status. Of older generations the last attempt stays."""
 MAX_STOPPING = 8
@@ -146,7 +149,7 @@ class EvolutionRunStatus(RecordedModel):
     """`metadata.generation` of the spec that was last decided on."""
     phase: Phase = Phase.PENDING
     conditions: Annotated[list[Condition], Field(max_length=16)] = []
-    generations: Annotated[list[GenerationStatus], Field(max_length=MAX_GENERATIONS_INLINE)] = []
+    generations: Annotated[list[GenerationStatus], Field(max_length=MAX_GENERATIONS_READ)] = []
     """The newest, in their order."""
     current: Intent | None = None
     """The attempt that is under way; None between attempts and at the end."""
