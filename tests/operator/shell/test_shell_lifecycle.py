@@ -194,6 +194,31 @@ async def test_what_a_pod_died_of_is_read_from_the_workflow(tmp_path: Path, pipe
         assert (attempt.reason, attempt.message) == (Reason.OUT_OF_MEMORY, "OOMKilled (exit code 137)")
 
 
+@pytest.mark.parametrize(
+    ("message", "expected_reason"),
+    [
+        ('CreateContainerConfigError: secret "storage" not found', Reason.AWAITING_PODS),
+        ("exceeded quota: team, requested: requests.nvidia.com/gpu=8", Reason.AWAITING_QUOTA),
+    ],
+)
+async def test_what_a_pod_waits_for_is_in_the_condition_with_a_link(
+    tmp_path: Path, pipeline: str, message: str, expected_reason: Reason
+) -> None:
+    async with open_world(tmp_path, pipeline, script=Script(pending=None)) as world:
+        node = {"type": "Pod", "phase": "Pending", "name": "x.root.synthesize.executor", "message": message}
+
+        async def workflows(run_id: str) -> list[dict[str, object]]:
+            return [{"metadata": {"name": "x", "namespace": "team"}, "status": {"nodes": {"x": node}}}]
+
+        world.kube.workflows = workflows  # type: ignore[method-assign]
+        await world.until(lambda: world.kube.status.current is not None)
+        await world.until(lambda: reason(world, ConditionType.PROGRESSING)[1] is expected_reason)
+        told = world.kube.status.condition(ConditionType.PROGRESSING)
+        assert told is not None
+        assert message in told.message
+        assert told.message.endswith(f"https://kubeflow.example/#/runs/details/{FIRST}")
+
+
 async def test_a_success_without_a_result_is_no_success(tmp_path: Path, pipeline: str) -> None:
     async with open_world(tmp_path, pipeline, generations={"max": 1, "maxAttempts": 2}) as world:
         world.double.on_end(None)
