@@ -16,8 +16,8 @@ from perseid.engines.models import ResolvedModel
 from perseid.engines.protocol import Request
 from perseid.engines.scripted import ScriptedEngine
 from perseid.stages import evaluate, models
+from perseid.stages.context import StageContext
 from perseid.stages.progress import ProgressWriter
-from perseid.stages.runtime import StageContext
 from perseid.stages.scoring import score_model
 
 MODEL = ResolvedModel(Path("/nowhere"), "m" * 64)

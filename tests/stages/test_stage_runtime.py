@@ -15,10 +15,11 @@ from perseid.api.progress import read_progress
 from perseid.api.result import StageResult
 from perseid.api.spec import EvolutionRun
 from perseid.stages import runtime
+from perseid.stages.context import MAX_MESSAGE, StageContext
 from perseid.stages.errors import StageError
 from perseid.stages.kfp import run_component
 from perseid.stages.progress import ProgressWriter
-from perseid.stages.runtime import MAX_MESSAGE, StageContext, run_stage
+from perseid.stages.runtime import run_stage
 
 RUN_ID = "6f2c1f3e-8a51-4b7e-9d15-0d6a3b0c2f11"
 

@@ -27,7 +27,8 @@ from perseid.data.records import TrainingSample
 from perseid.engines.errors import ModelAccessError, ModelIncompleteError, ModelNotFoundError
 from perseid.engines.models import resolve_model
 from perseid.report.summary import summarise
-from perseid.stages.runtime import StageContext, run_stage
+from perseid.stages.context import StageContext
+from perseid.stages.runtime import run_stage
 from perseid.storage.index import read_index
 from perseid.storage.objects import Objects
 from perseid.storage.pusher import PUSH_SECONDS

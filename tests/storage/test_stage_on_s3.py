@@ -20,8 +20,9 @@ from perseid.api.layout import RESULT, SCRATCH_DIRECTORY, Layout, StorageError
 from perseid.api.result import StageResult
 from perseid.api.spec import EvolutionRun
 from perseid.stages import kfp
+from perseid.stages.context import StageContext
 from perseid.stages.errors import StageError
-from perseid.stages.runtime import StageContext, run_stage
+from perseid.stages.runtime import run_stage
 from perseid.storage import pusher, stage
 from perseid.storage.errors import OwnershipLostError, StorageRefusedError
 from perseid.storage.mirror import DirectoryMirror

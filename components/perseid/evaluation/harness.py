@@ -8,15 +8,26 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from perseid.api.training import EvaluationSpec
-from perseid.data.records import Problem
 from perseid.engines.protocol import Completion, Engine, EngineError, Message, Request
 from perseid.engines.sampling import sampling_of
 from perseid.evaluation.scores import AnswerRecord, EvaluationResult, ProblemScore, estimate_pass_at
 
 T = TypeVar("T")
+
+
+class Item(Protocol):
+    """Something that can be asked: a problem, or a question of a domain."""
+
+    @property
+    def id(self) -> str:
+        """Unique in its set."""
+        ...
+
+
+ItemT = TypeVar("ItemT", bound=Item)
 
 
 class EvaluationError(Exception):
@@ -47,7 +58,7 @@ class EvaluationProgress:
     """Problems that the model could not be asked."""
 
 
-Verify = Callable[[Problem, str], Awaitable[AnswerVerdict]]
+Verify = Callable[[ItemT, str], Awaitable[AnswerVerdict]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +70,13 @@ class _Scored:
 
 async def evaluate(
     engine: Engine,
-    problems: Sequence[Problem],
+    problems: Sequence[ItemT],
     set_name: str,
     spec: EvaluationSpec,
     *,
     seed: int,
-    verify: Verify,
-    prompt: Callable[[Problem], str],
+    verify: Verify[ItemT],
+    prompt: Callable[[ItemT], str],
     on_progress: Callable[[EvaluationProgress], None] | None = None,
 ) -> tuple[EvaluationResult, list[AnswerRecord]]:
     """Ask every problem `spec.samples` times and judge the answers while others are still being made.
@@ -82,7 +93,7 @@ async def evaluate(
     began = time.monotonic()
     done: list[_Scored] = []
 
-    async def score(problem: Problem) -> _Scored:
+    async def score(problem: ItemT) -> _Scored:
         scored = await _score(engine, problem, set_name, spec, seed, verify, prompt)
         done.append(scored)
         if on_progress is not None:
@@ -130,12 +141,12 @@ def request_seed(seed: int, set_name: str, problem_id: str) -> int:
 
 async def _score(
     engine: Engine,
-    problem: Problem,
+    problem: ItemT,
     set_name: str,
     spec: EvaluationSpec,
     seed: int,
-    verify: Verify,
-    prompt: Callable[[Problem], str],
+    verify: Verify[ItemT],
+    prompt: Callable[[ItemT], str],
 ) -> _Scored:
     request = Request(
         messages=(Message("user", prompt(problem)),),
@@ -181,7 +192,7 @@ async def _score(
     return _Scored(score, answers, generation.usage.prompt_tokens)
 
 
-def _no_answer(problem: Problem, index: int, reason: str) -> AnswerRecord:
+def _no_answer(problem: Item, index: int, reason: str) -> AnswerRecord:
     return AnswerRecord(
         id=f"{problem.id}/{index}",
         problem_id=problem.id,

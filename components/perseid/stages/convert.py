@@ -29,9 +29,9 @@ from perseid.sandbox.verdicts import run_tests
 from perseid.search.evaluators import LadderEvaluator
 from perseid.stages.answer_score import AnswerScorer
 from perseid.stages.coder import Coder, read_code
+from perseid.stages.context import StageContext
 from perseid.stages.gate import Sorted, sort_candidates
 from perseid.stages.models import open_evaluator, open_policy, stage_usage
-from perseid.stages.runtime import StageContext
 from perseid.stages.synthesize import ANYWHERE, PLANS
 
 CANDIDATES, SAMPLES, DROPPED = "candidates.jsonl", "samples.jsonl", "dropped.jsonl"

@@ -16,10 +16,10 @@ from perseid.engines.journal import read_journal
 from perseid.engines.models import ResolvedModel, resolve_model
 from perseid.engines.protocol import Usage
 from perseid.evaluation.scores import EvaluationResult, compare
+from perseid.stages.context import StageContext
 from perseid.stages.convert import SAMPLES, YIELD
 from perseid.stages.finetune import trained_model
 from perseid.stages.models import resolve_start_model, stage_usage
-from perseid.stages.runtime import StageContext
 from perseid.stages.scoring import score_model
 from perseid.stages.synthesize import ANYWHERE
 

@@ -11,9 +11,9 @@ from perseid.data.jsonl import read_jsonl
 from perseid.data.records import TrainingSample
 from perseid.engines.models import ResolvedModel
 from perseid.engines.probe import probe
+from perseid.stages.context import StageContext
 from perseid.stages.convert import SAMPLES
 from perseid.stages.models import resolve_start_model
-from perseid.stages.runtime import StageContext
 from perseid.training.finetune import TrainingResult, fine_tune
 from perseid.training.manifest import MANIFEST_NAME
 from perseid.training.trainer import TrainingProgress

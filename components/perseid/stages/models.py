@@ -15,7 +15,7 @@ from perseid.engines.journaled import JournaledEngine
 from perseid.engines.models import ResolvedModel, resolve_model
 from perseid.engines.protocol import Engine, EngineError, Generation, Request, Usage
 from perseid.engines.wrappers import LimitedEngine
-from perseid.stages.runtime import StageContext
+from perseid.stages.context import StageContext
 
 Earlier = Mapping[str, Generation]
 """Calls of an earlier stage's journal by key, which need not be made again."""

@@ -18,8 +18,8 @@ from perseid.evaluation.harness import AnswerVerdict, EvaluationProgress, evalua
 from perseid.evaluation.scores import EvaluationResult
 from perseid.sandbox.pool import Sandbox
 from perseid.stages.coder import judge
+from perseid.stages.context import StageContext
 from perseid.stages.models import StageModel, open_model
-from perseid.stages.runtime import StageContext
 
 ANSWERS = "answers.jsonl"
 SCORES = "scores.json"

@@ -22,9 +22,9 @@ from perseid.search.outcome import Search, SearchResult
 from perseid.search.plans import select_plans
 from perseid.search.profiles import resolve
 from perseid.stages.coder import Coder
+from perseid.stages.context import StageContext
 from perseid.stages.errors import StageError
 from perseid.stages.models import open_evaluator, open_policy, stage_usage
-from perseid.stages.runtime import StageContext
 
 TREES, PLANS, DROPPED = "trees.jsonl", "plans.jsonl", "dropped.jsonl"
 ANYWHERE = Path("/")
