@@ -12,10 +12,11 @@ from perseid.api.result import GenerationResult, YieldCounts
 from perseid.api.spec import EvolutionRun
 from perseid.data.jsonl import write_json
 from perseid.data.problems import load_problems
+from perseid.engines import lazy
 from perseid.engines.models import ResolvedModel
 from perseid.engines.protocol import Request
 from perseid.engines.scripted import ScriptedEngine
-from perseid.stages import evaluate, models
+from perseid.stages import evaluate
 from perseid.stages.context import StageContext
 from perseid.stages.progress import ProgressWriter
 from perseid.stages.scoring import score_model
@@ -38,7 +39,7 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> ScriptedEngine:
     async def resolve(_: StageContext) -> ResolvedModel:
         return MODEL
 
-    monkeypatch.setattr(models, "open_engine", open_engine)
+    monkeypatch.setattr(lazy, "open_engine", open_engine)
     monkeypatch.setattr(evaluate, "resolve_start_model", resolve)
     return scripted
 

@@ -9,9 +9,10 @@ import pytest
 
 from perseid.engines.errors import EngineDiedError, EngineStartError
 from perseid.engines.journal import Journal
+from perseid.engines.lazy import LazyEngine
 from perseid.engines.protocol import Engine, Generation, Message, Request, Sampling
 from perseid.engines.scripted import ScriptedEngine
-from perseid.stages.models import LazyEngine, StageModel, stage_usage
+from perseid.stages.models import StageModel, stage_usage
 
 
 def ask(text: str = "hello") -> Request:

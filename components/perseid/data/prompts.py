@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from perseid.data.records import Problem
+from perseid.data.records import Problem, Question
 
 INSTRUCTION = "Answer with one Python code block."
 """Default instruction. Small models solve several times as many problems with it as with a prefilled signature."""
@@ -15,6 +15,15 @@ INSTRUCTION = "Answer with one Python code block."
 def question(problem: Problem, instruction: str = INSTRUCTION) -> str:
     """The user's turn of evaluation and of training records."""
     return f"{problem.statement}\n{instruction}"
+
+
+ANSWER_INSTRUCTION = "End with a line `Answer: ...`."
+"""Default instruction of a domain's questions: a rule can find the answer in that line."""
+
+
+def plain_question(question: Question, instruction: str = ANSWER_INSTRUCTION) -> str:
+    """The user's turn that asks a domain's question, of evaluation and of training records alike."""
+    return f"{question.text}\n{instruction}"
 
 
 @dataclass(frozen=True, slots=True)

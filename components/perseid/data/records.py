@@ -36,6 +36,77 @@ class Problem(Record):
     """Problems of one family are near-duplicates of each other; a family never crosses splits. Empty: not said."""
 
 
+class NumberCheck(Record):
+    """The answer's last number is this one."""
+
+    type: Literal["number"] = "number"
+    value: float
+    tolerance: Annotated[float, Field(ge=0.0)] = 0.0
+    """Largest absolute difference."""
+
+
+class ChoiceCheck(Record):
+    """The answer names this option and no other."""
+
+    type: Literal["choice"] = "choice"
+    options: Annotated[tuple[str, ...], Field(min_length=2)]
+    answer: str
+    """One of the options."""
+
+
+class PatternCheck(Record):
+    """The answer contains what this regular expression matches. Case does not count."""
+
+    type: Literal["pattern"] = "pattern"
+    pattern: str
+    forbidden: str = ""
+    """A regular expression that must match nowhere in it. Empty: none."""
+
+
+class CodeCheck(Record):
+    """The code in the answer passes these tests, as `Problem.tests`."""
+
+    type: Literal["code"] = "code"
+    tests: Annotated[tuple[str, ...], Field(min_length=1)]
+    setup: str = ""
+
+
+Check = Annotated[NumberCheck | ChoiceCheck | PatternCheck | CodeCheck, Field(discriminator="type")]
+
+
+class Question(Record):
+    """A question of a domain, with a check where a rule or a program can decide whether an answer is right."""
+
+    id: Annotated[str, Field(min_length=1, max_length=128)]
+    title: Annotated[str, Field(min_length=1)]
+    """The question, or its title."""
+    body: str = ""
+    """What else is said of it."""
+    field: str = ""
+    """Field of knowledge, for example `units of measurement`."""
+    answer: str = ""
+    """A reference answer. Judges may see it, the learner never."""
+    check: Check | None = None
+    family: str = ""
+    """Questions of one family are near-duplicates of each other; a family never crosses splits. Empty: not said."""
+
+    @property
+    def text(self) -> str:
+        """Title and body, as a model reads them."""
+        return f"{self.title}\n\n{self.body}" if self.body else self.title
+
+
+class PreferencePair(Record):
+    """Two answers to one prompt, of which one is better."""
+
+    id: str
+    question_id: str
+    prompt: str
+    """The user's turn."""
+    chosen: str
+    rejected: str
+
+
 class Plan(Record):
     """The best path of a search: natural-language steps."""
 

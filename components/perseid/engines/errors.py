@@ -63,3 +63,15 @@ class JournalLockedError(JournalError):
 
 class JournalCorruptError(JournalError):
     """A line of the journal is damaged, and not by a write that was cut off at the end."""
+
+
+class RecordedAnswersError(EngineError):
+    """A file of recorded answers cannot be read or written. Where a line is at fault, the message names it."""
+
+
+class NotRecordedError(RecordedAnswersError):
+    """The file holds no answer to this request."""
+
+
+class BudgetExceededError(EngineError):
+    """The call might cost more than is left of the budget; it was not made."""

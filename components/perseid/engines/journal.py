@@ -38,6 +38,16 @@ def request_key(model_id: str, request: Request) -> str:
     return hashlib.sha256(_canonical(content)).hexdigest()
 
 
+def generation_to_json(generation: Generation) -> dict[str, Any]:
+    """An answer as a JSON object, with the fields `completions` and `usage`."""
+    return {"completions": [asdict(one) for one in generation.completions], "usage": asdict(generation.usage)}
+
+
+def generation_from_json(record: dict[str, Any]) -> Generation:
+    """The opposite. Raises KeyError or TypeError where a field lacks or is one too many."""
+    return Generation(tuple(Completion(**one) for one in record["completions"]), Usage(**record["usage"]))
+
+
 class Journal:
     """Finished calls by key. One process at a time may have a journal open; not thread-safe."""
 
@@ -76,11 +86,16 @@ class Journal:
         """All recorded answers, by key, in the order of writing."""
         return dict(self._calls)
 
+    @property
+    def usage(self) -> Usage:
+        """Sum over all recorded calls: what was once computed or paid for, by earlier processes too."""
+        return sum((one.usage for one in self._calls.values()), Usage())
+
     def append(self, key: str, generation: Generation) -> None:
         """Record a finished call. When it returns, `kill -9` cannot lose it. Raises JournalError (disk full, ...)."""
         if not self._open:
             raise JournalError(f"the journal {self.path} is closed")
-        self._write(_line({"key": key, **_to_json(generation)}))
+        self._write(_line({"key": key, **generation_to_json(generation)}))
         self._calls[key] = generation
 
     def close(self) -> None:
@@ -141,7 +156,7 @@ class Journal:
 
     def _add(self, number: int, record: dict[str, Any]) -> None:
         try:
-            self._calls[record["key"]] = _from_json(record)
+            self._calls[record["key"]] = generation_from_json(record)
         except (KeyError, TypeError) as error:
             raise self._corrupt(number, f"it lacks a field or has one too many ({error})") from error
 
@@ -175,14 +190,6 @@ def _line(record: dict[str, Any]) -> bytes:
 
 def _frame(payload: bytes) -> bytes:
     return b"".join((_PREFIX, f"{zlib.crc32(payload):08x}".encode(), _MIDDLE, payload, b"}\n"))
-
-
-def _to_json(generation: Generation) -> dict[str, Any]:
-    return {"completions": [asdict(one) for one in generation.completions], "usage": asdict(generation.usage)}
-
-
-def _from_json(record: dict[str, Any]) -> Generation:
-    return Generation(tuple(Completion(**one) for one in record["completions"]), Usage(**record["usage"]))
 
 
 def read_journal(path: Path) -> dict[str, Generation]:

@@ -50,6 +50,8 @@ class Request:
     sampling: Sampling
     kind: str = "generate"
     """What the call is for (propose, reflect, score, ...): used in counts, no part of the journal's key."""
+    subject: str = ""
+    """Id of the problem or question that the call is about, where it has one: no part of the journal's key."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 from perseid.api.training import EvaluationSpec
 from perseid.engines.protocol import Completion, Engine, EngineError, Message, Request
 from perseid.engines.sampling import sampling_of
+from perseid.engines.together import together
 from perseid.evaluation.scores import AnswerRecord, EvaluationResult, ProblemScore, estimate_pass_at
-
-T = TypeVar("T")
 
 
 class Item(Protocol):
@@ -108,7 +106,7 @@ async def evaluate(
             )
         return scored
 
-    scored = await _all_or_none([score(problem) for problem in problems])
+    scored = await together([score(problem) for problem in problems])
     scores = [one.score for one in scored]
     answers = [answer for one in scored for answer in one.answers]
     failed = [one for one in scores if one.error is not None]
@@ -181,7 +179,7 @@ async def _score(
             tokens=completion.tokens,
         )
 
-    answers = await _all_or_none([judge(index, one) for index, one in enumerate(generation.completions)])
+    answers = await together([judge(index, one) for index, one in enumerate(generation.completions)])
     score = ProblemScore(
         problem_id=problem.id,
         n=spec.samples,
@@ -205,14 +203,3 @@ def _no_answer(problem: Item, index: int, reason: str) -> AnswerRecord:
         mean_logprob=None,
         tokens=0,
     )
-
-
-async def _all_or_none(coroutines: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
-    """Results in order. The first failure ends the others and is raised as it is, not in a group."""
-    tasks = [asyncio.create_task(coroutine) for coroutine in coroutines]
-    try:
-        return await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Coroutine, Iterable
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
 
 from perseid.data.records import Problem
 from perseid.engines.protocol import Completion, Engine, Message, PromptTooLongError, Request, Sampling
 from perseid.search.outcome import Ledger
 from perseid.search.seeds import Seeds
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,14 +51,3 @@ async def ask(
     context.ledger.add(f"completions.{kind}", len(generation.completions))
     context.ledger.usage += generation.usage
     return generation.completions
-
-
-async def together(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
-    """Await several calls at once, in their order. When one fails or this is cancelled, none is left running."""
-    tasks = [asyncio.ensure_future(each) for each in work]
-    try:
-        return list(await asyncio.gather(*tasks))
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)

@@ -12,7 +12,8 @@ from typing import Literal, Protocol
 
 from perseid.data.records import Problem
 from perseid.engines.protocol import Completion, Engine, Sampling
-from perseid.search.calls import Context, ask, together
+from perseid.engines.together import together
+from perseid.search.calls import Context, ask
 from perseid.search.parsing import SCORES, expected_score, ladder_band, parse_score
 from perseid.search.policy import CHOICE_TOKENS, MAX_ATTEMPTS, Proposal
 from perseid.search.prompts import score_prompt

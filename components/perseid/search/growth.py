@@ -9,7 +9,8 @@ from typing import Literal
 
 from perseid.data.records import Problem
 from perseid.engines.protocol import EngineError, PromptTooLongError
-from perseid.search.calls import Context, together
+from perseid.engines.together import together
+from perseid.search.calls import Context
 from perseid.search.evaluators import Evaluation, Evaluator
 from perseid.search.outcome import MAX_PATHS, Failure, Path, SearchResult, StopReason
 from perseid.search.parsing import Reflection, normal_form

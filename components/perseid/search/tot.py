@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from perseid.data.records import Problem
 from perseid.engines.protocol import EngineError
-from perseid.search.calls import together
+from perseid.engines.together import together
 from perseid.search.evaluators import Evaluator
 from perseid.search.growth import Growth
 from perseid.search.outcome import SearchResult

@@ -4,55 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 
 from perseid.api.engine import OpenAISpec
 from perseid.api.result import StageUsage
-from perseid.engines.errors import EngineDiedError, EngineStartError, ModelError
-from perseid.engines.factory import open_endpoint, open_engine
+from perseid.engines.errors import EngineDiedError, EngineStartError
+from perseid.engines.factory import open_endpoint
 from perseid.engines.journal import Journal
 from perseid.engines.journaled import JournaledEngine
+from perseid.engines.lazy import lazy_model
 from perseid.engines.models import ResolvedModel, resolve_model
-from perseid.engines.protocol import Engine, EngineError, Generation, Request, Usage
+from perseid.engines.protocol import Engine, Generation, Request, Usage
 from perseid.engines.wrappers import LimitedEngine
 from perseid.stages.context import StageContext
 
 Earlier = Mapping[str, Generation]
 """Calls of an earlier stage's journal by key, which need not be made again."""
-
-
-class LazyEngine:
-    """An engine that starts when it is first asked: a stage whose calls are all journalled starts none."""
-
-    def __init__(self, model_id: str, start: Callable[[], Awaitable[Engine]]) -> None:
-        self._model_id = model_id
-        self._start = start
-        self._starting = asyncio.Lock()
-        self._engine: Engine | None = None
-        self._failure: EngineError | None = None
-
-    @property
-    def model_id(self) -> str:
-        """Identity of the weights."""
-        return self._model_id
-
-    async def generate(self, request: Request) -> Generation:
-        """Answer one request, starting the engine for the first."""
-        async with self._starting:
-            if self._failure is not None:  # dozens of calls wait here: one failed start is theirs too
-                raise self._failure
-            if self._engine is None:
-                try:
-                    self._engine = await self._start()
-                except EngineError as error:
-                    self._failure = error
-                    raise
-        return await self._engine.generate(request)
-
-    async def close(self) -> None:
-        """Close the engine where it was started."""
-        if self._engine is not None:
-            await self._engine.close()
 
 
 class StageModel:
@@ -118,20 +85,7 @@ async def open_model(
     """The spec's engine with `model` in it."""
     spec = context.spec
 
-    async def start() -> Engine:
-        try:
-            await asyncio.to_thread(model.fetch_weights)
-        except ModelError as error:
-            raise EngineStartError(str(error)) from error
-        return await open_engine(
-            model.path,
-            model.model_id,
-            spec.engine,
-            dtype=spec.model.dtype,
-            trust_remote_code=spec.model.trust_remote_code,
-        )
-
-    engine = LazyEngine(model.model_id, start)
+    engine = lazy_model(model, spec.engine, spec.model.dtype, trust_remote_code=spec.model.trust_remote_code)
     try:
         yield StageModel(engine, journal, spec.synthesis.max_requests_in_flight, earlier)
     finally:
