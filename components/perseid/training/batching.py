@@ -1,23 +1,39 @@
-"""How the samples of one optimizer step become forward passes.
+"""How the items of one optimizer step become forward passes.
 
-Three layouts give the same gradient, because the loss is summed over answer tokens and divided by the step's total:
+An item is what the loss is a sum over: a sample, or two answers to one prompt, which must meet in one forward pass.
+Three layouts give the same gradient, because every item's part is divided by the step's total:
 
-- `packed`: several samples in one row without padding; position ids that start again at 0 keep them apart.
-- `single`: one sample in a row, one after the other. Also without padding, and without the packed row's dense mask.
-- `padded`: one sample in each row, filled up to the longest.
+- `packed`: several items in one row without padding; position ids that start again at 0 keep sequences apart.
+- `single`: one item at a time. A sample has no padding then, and none of the packed row's dense mask either.
+- `padded`: one sequence in each row, filled up to the longest.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol, TypeVar
 
 import torch
 
 from perseid.training.encode import EncodedSample
 
 Layout = Literal["packed", "single", "padded"]
+
+
+class Item(Protocol):
+    """What a step learns from, as a whole or not at all."""
+
+    @property
+    def id(self) -> str:
+        """How errors call it."""
+
+    @property
+    def sequences(self) -> tuple[EncodedSample, ...]:
+        """Its token sequences, at least one."""
+
+
+ItemT = TypeVar("ItemT", bound=Item)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +54,8 @@ class Batch:
     """Column of each such position, shape (answer tokens,)."""
     targets: torch.Tensor
     """The answer tokens, shape (answer tokens,)."""
+    answer_lengths: tuple[int, ...]
+    """Answer tokens of each sample; they lie in this order, one sample's behind the other's."""
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on another device."""
@@ -49,23 +67,38 @@ class Batch:
             self.rows.to(device),
             self.positions.to(device),
             self.targets.to(device),
+            self.answer_lengths,
         )
 
 
 def step_batches(
     samples: Sequence[EncodedSample], layout: Layout, tokens_per_forward: int, padding: int
 ) -> list[Batch]:
-    """The forward passes of one step.
+    """The forward passes of one step of samples, as `pass_groups` and `lay_out` make them."""
+    return [lay_out(group, layout, padding) for group in pass_groups(samples, layout, tokens_per_forward)]
 
-    `tokens_per_forward` bounds memory: rows * length of a batch stays below it, except for one longer sample alone.
-    `padding` is any valid token id; padded positions are neither attended to nor learned.
+
+def pass_groups(items: Sequence[ItemT], layout: Layout, tokens_per_forward: int) -> list[list[ItemT]]:
+    """The items of each forward pass of one step.
+
+    `tokens_per_forward` bounds memory: rows * length of a pass stays below it, except for one bigger item alone.
     """
     if layout == "single":
-        return [pack([sample]) for sample in samples]
+        return [[item] for item in items]
     if layout == "packed":
-        return [pack(group) for group in _group(samples, tokens_per_forward, padded=False)]
-    by_length = sorted(samples, key=lambda sample: len(sample.tokens))
-    return [pad(group, padding) for group in _group(by_length, tokens_per_forward, padded=True)]
+        return _group(items, tokens_per_forward, padded=False)
+    return _group(sorted(items, key=_longest), tokens_per_forward, padded=True)
+
+
+def lay_out(items: Sequence[Item], layout: Layout, padding: int) -> Batch:
+    """One forward pass of all sequences of these items.
+
+    `padding` is any valid token id; padded positions are neither attended to nor learned.
+    """
+    sequences = [sequence for item in items for sequence in item.sequences]
+    if layout == "packed" or (layout == "single" and len(sequences) == 1):
+        return pack(sequences)
+    return pad(sequences, padding)
 
 
 def pack(samples: Sequence[EncodedSample]) -> Batch:
@@ -88,6 +121,7 @@ def pack(samples: Sequence[EncodedSample]) -> Batch:
         rows=torch.zeros(len(predicting), dtype=torch.int64),
         positions=torch.tensor(predicting),
         targets=torch.tensor(targets),
+        answer_lengths=tuple(sample.answer_length for sample in samples),
     )
 
 
@@ -111,20 +145,26 @@ def pad(samples: Sequence[EncodedSample], padding: int) -> Batch:
         rows=torch.tensor(rows),
         positions=torch.tensor(predicting),
         targets=torch.tensor(targets),
+        answer_lengths=tuple(sample.answer_length for sample in samples),
     )
 
 
-def _group(samples: Sequence[EncodedSample], tokens_per_forward: int, *, padded: bool) -> list[list[EncodedSample]]:
-    """Consecutive samples that fit one forward pass together; padded rows must come sorted by length."""
-    groups: list[list[EncodedSample]] = []
-    used = 0
-    for sample in samples:
-        size = len(sample.tokens)
-        total = (len(groups[-1]) + 1) * size if groups and padded else used + size
+def _group(items: Sequence[ItemT], tokens_per_forward: int, *, padded: bool) -> list[list[ItemT]]:
+    """Consecutive items that fit one forward pass together; padded ones must come sorted by their longest sequence."""
+    groups: list[list[ItemT]] = []
+    rows = used = 0
+    for item in items:
+        more = len(item.sequences)
+        tokens = sum(len(sequence.tokens) for sequence in item.sequences)
+        total = (rows + more) * _longest(item) if padded else used + tokens
         if groups and total <= tokens_per_forward:
-            groups[-1].append(sample)
-            used = total
+            groups[-1].append(item)
+            rows, used = rows + more, total
         else:
-            groups.append([sample])
-            used = size
+            groups.append([item])
+            rows, used = more, tokens
     return groups
+
+
+def _longest(item: Item) -> int:
+    return max(len(sequence.tokens) for sequence in item.sequences)

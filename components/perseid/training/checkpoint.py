@@ -65,10 +65,10 @@ def load_checkpoint(directory: Path) -> Checkpoint | None:
 
 
 def discard_checkpoints(directory: Path) -> None:
-    """Delete the run's checkpoints and their directory: the model is finished."""
+    """Delete the run's directory, with its checkpoints and what it kept beside them: the model is finished."""
     if not directory.is_dir():
         return
-    for path in [*_checkpoints(directory), *directory.glob("step-*.tmp")]:
+    for path in directory.iterdir():
         path.unlink()
     directory.rmdir()
 

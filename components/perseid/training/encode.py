@@ -34,6 +34,11 @@ class EncodedSample:
         return len(self.tokens) - self.prompt_length
 
     @property
+    def sequences(self) -> tuple[EncodedSample, ...]:
+        """Itself: an item of training that is one sequence of tokens."""
+        return (self,)
+
+    @property
     def labels(self) -> tuple[int, ...]:
         """The tokens with `IGNORED` for the prompt, shape (len(tokens),)."""
         return (IGNORED,) * self.prompt_length + self.tokens[self.prompt_length :]

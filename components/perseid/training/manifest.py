@@ -10,8 +10,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from perseid.api.meteor import SelfEvolutionSpec
 from perseid.api.training import FinetuneSpec
-from perseid.data.records import Dropped, TrainingSample
+from perseid.data.records import Dropped, Record
 from perseid.training.errors import TrainingError
 
 MANIFEST_NAME = "perseid-model.json"
@@ -33,7 +34,8 @@ class CurvePoint(_Part):
     step: int
     """Last step of the mean, from 1."""
     loss: float
-    """Mean loss of the steps since the point before, in nats per answer token."""
+    """Mean loss of the steps since the point before: nats per answer token, or the value of the manifest's
+    `preference.objective`."""
 
 
 class TrainingMetrics(_Part):
@@ -41,14 +43,14 @@ class TrainingMetrics(_Part):
 
     steps: int
     samples: int
-    """Samples that were learned from (once, whatever the epochs)."""
+    """Samples, or pairs, that were learned from (once, whatever the epochs)."""
     tokens: int
     """Tokens seen over all epochs, prompts included, padding not."""
     seconds: float
     """Time in optimizer steps, over all resumptions."""
     tokens_per_second: float
     first_loss: float
-    """Mean loss of the first tenth of the steps, in nats per answer token."""
+    """Mean loss of the first tenth of the steps, as the curve's."""
     final_loss: float
     """Mean loss of the last tenth of the steps."""
     curve: tuple[CurvePoint, ...]
@@ -56,6 +58,44 @@ class TrainingMetrics(_Part):
     layout: Literal["packed", "single", "padded"]
     """How samples were laid out in forward passes; the gradient is the same in each."""
     device: str
+
+
+class PairObjective(_Part):
+    """Loss of a pair, with those settings alone that its value depends on."""
+
+    type: Literal["dpo", "ipo", "contrastive"]
+    beta: float | None
+    """Of `dpo` and `ipo`."""
+    margin: float | None
+    """Of `contrastive`, in nats per token."""
+    supervised_weight: float
+    """Weight of the negative log-likelihood per token of the chosen answers."""
+
+
+class PairMeasures(_Part):
+    """What a model makes of the training pairs. Log-probabilities are means over an answer's tokens, in nats."""
+
+    accuracy: float
+    """Share of the pairs whose chosen answer has the higher log-probability per token."""
+    margin: float
+    """Mean over pairs of the chosen answer's log-probability less the rejected one's."""
+    chosen: float
+    """Mean log-probability of the chosen answers. Preference losses can rise while this falls."""
+    rejected: float
+    """Mean log-probability of the rejected answers."""
+
+
+class PreferenceMetrics(_Part):
+    """What learning from pairs changed, measured on the training pairs themselves."""
+
+    objective: PairObjective
+    pairs: int
+    """Pairs that were learned from."""
+    before: PairMeasures
+    after: PairMeasures
+    """Of the trained weights before adapters are merged and the result is rounded to its dtype."""
+    raised: float
+    """Share of the pairs whose margin grew."""
 
 
 class ModelManifest(_Part):
@@ -69,31 +109,47 @@ class ModelManifest(_Part):
     base_ref: str
     """What the base was called by whoever asked."""
     data_digest: str
-    """`data_digest` of the training samples."""
+    """`data_digest` of the training samples or pairs."""
     config_digest: str
-    """`config_digest` of spec, seed and dtype."""
+    """`config_digest` of spec, seed and dtype, and of the pair objective where there is one."""
     spec: FinetuneSpec
+    """As it was used: with the learning rate of the preference stage, where that trained."""
     seed: int
     dtype: TrainingDType
     metrics: TrainingMetrics
+    preference: PreferenceMetrics | None = None
+    """None where answers were learned, and not preferences."""
     dropped: tuple[Dropped, ...]
-    """Samples that were not learned from; metrics.samples + len(dropped) = samples given."""
+    """Samples or pairs that were not learned from; metrics.samples + len(dropped) = those given."""
     perseid_version: str
     libraries: dict[str, str]
     """Versions of the libraries that trained it."""
 
 
-def data_digest(samples: Iterable[TrainingSample]) -> str:
-    """sha256 of the samples as a JSONL file: each record's JSON in field order and a line feed."""
+def pair_objective(spec: SelfEvolutionSpec) -> PairObjective:
+    """The spec's part that trained weights depend on, beside the learning rate."""
+    hinge = spec.objective == "contrastive"
+    return PairObjective(
+        type=spec.objective,
+        beta=None if hinge else spec.beta,
+        margin=spec.margin if hinge else None,
+        supervised_weight=spec.supervised_weight,
+    )
+
+
+def data_digest(samples: Iterable[Record]) -> str:
+    """sha256 of the samples or pairs as a JSONL file: each record's JSON in field order and a line feed."""
     digest = hashlib.sha256()
     for sample in samples:
         digest.update(sample.model_dump_json().encode() + b"\n")
     return f"sha256:{digest.hexdigest()}"
 
 
-def config_digest(spec: FinetuneSpec, seed: int, dtype: TrainingDType) -> str:
+def config_digest(spec: FinetuneSpec, seed: int, dtype: TrainingDType, objective: PairObjective | None = None) -> str:
     """sha256 of everything but data and base that the trained weights depend on."""
     text = f"{spec.model_dump_json()}\n{seed}\n{dtype}"
+    if objective is not None:
+        text += f"\n{objective.model_dump_json()}"
     return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
 
 

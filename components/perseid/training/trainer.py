@@ -1,4 +1,4 @@
-"""The optimizer steps of one fine-tuning run.
+"""The optimizer steps of one training run, whatever it learns: what a step costs is its objective's to say.
 
 An explicit loop over accelerate rather than a trainer class: continuing bit for bit after a kill, one loss
 normalisation in every layout and errors that name a sample are a page of code here, and would be overrides there.
@@ -12,19 +12,20 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Generic
 
 import torch
 from accelerate import Accelerator
 from transformers import PreTrainedModel
 
 from perseid.api.training import FinetuneSpec
-from perseid.training.batching import Layout, step_batches
+from perseid.training.batching import ItemT, Layout
 from perseid.training.checkpoint import Checkpoint, save_checkpoint
-from perseid.training.encode import EncodedSample
 from perseid.training.errors import TrainingError
-from perseid.training.loss import answer_loss, can_pick_logits, keeps_packed_samples_apart
+from perseid.training.loss import can_pick_logits, keeps_packed_samples_apart
 from perseid.training.manifest import TrainingDType, TrainingMetrics, summarise_losses
 from perseid.training.model import make_trainable, restore_parameters, trained_parameters
+from perseid.training.objective import Forwarding, Objective
 from perseid.training.schedule import learning_rate_factor, step_samples, step_seed, total_steps
 
 TOKENS_PER_FORWARD = 4096
@@ -43,39 +44,44 @@ class TrainingProgress:
     epoch: float
     """Passes over the data so far."""
     loss: float
-    """Nats per answer token, before the step's update."""
+    """Before the step's update: nats per answer token, or the pair loss's value."""
     learning_rate: float
     grad_norm: float
     """Before clipping."""
     tokens_per_second: float
-    """Of this step, prompts included, padding not."""
+    """Of this step, prompts included, padding not. A pair's prompt counts with each of its answers."""
     seconds: float
     """Time in steps so far, over all resumptions."""
 
 
-class Trainer:
+class Trainer(Generic[ItemT]):
     """The state of one run and its loop."""
 
     def __init__(
         self,
         plain: PreTrainedModel,
-        samples: Sequence[EncodedSample],
+        items: Sequence[ItemT],
+        objective: Objective[ItemT],
         spec: FinetuneSpec,
         seed: int,
         dtype: TrainingDType,
         accelerator: Accelerator,
         padding: int,
     ) -> None:
-        self._samples, self._spec, self._seed, self._padding = samples, spec, seed, padding
+        self._items, self._objective, self._spec, self._seed = items, objective, spec, seed
         self._bfloat16 = dtype == "bfloat16"
         self._accelerator = accelerator
-        self._picks_logits = can_pick_logits(plain)
+        picks_logits = can_pick_logits(plain)
         torch.manual_seed(seed)  # where LoRA's first values come from
         model = make_trainable(plain, spec).to(accelerator.device)
         model.train()
-        self._layout = self._choose_layout(model)
-        on_cpu = accelerator.device.type == "cpu"
-        self._tokens_per_forward = TOKENS_PER_FORWARD_ON_CPU if on_cpu else TOKENS_PER_FORWARD
+        self._forwarding = Forwarding(
+            layout=self._choose_layout(model, picks_logits),
+            tokens_per_forward=tokens_per_forward(accelerator.device),
+            padding=padding,
+            device=accelerator.device,
+            picks_logits=picks_logits,
+        )
         parameters = trained_parameters(model)
         optimizer = torch.optim.AdamW(
             [
@@ -86,7 +92,7 @@ class Trainer:
             fused=True,
         )
         self._model, self._optimizer = accelerator.prepare(model, optimizer)
-        self._total = total_steps(len(samples), spec.batch_size, spec.epochs)
+        self._total = total_steps(len(items), spec.batch_size, spec.epochs)
         self._done = 0
         self._losses: list[float] = []
         self._tokens = 0
@@ -127,41 +133,34 @@ class Trainer:
     def _step(self) -> TrainingProgress:
         began = time.perf_counter()
         spec, accelerator, step = self._spec, self._accelerator, self._done
-        indices = step_samples(step, len(self._samples), spec.batch_size, spec.epochs, self._seed)
-        group = [self._samples[index] for index in indices]
-        chosen = [sample.id for sample in group]
-        answer_tokens = sum(sample.answer_length for sample in group)
+        indices = step_samples(step, len(self._items), spec.batch_size, spec.epochs, self._seed)
+        group = [self._items[index] for index in indices]
+        names = [item.id for item in group]
         torch.manual_seed(step_seed(self._seed, step, accelerator.process_index))
         factor = learning_rate_factor(step, self._total, spec.warmup_fraction, spec.schedule)
         for parameters in self._optimizer.param_groups:
             parameters["lr"] = spec.learning_rate * factor
 
         self._optimizer.zero_grad()
-        loss, suspects = self._backward(group, answer_tokens)
+        loss, suspects = self._backward(group)
         if not math.isfinite(loss):
-            raise TrainingError(
-                f"the loss of step {step + 1} of {self._total} is {loss} (samples {_names(suspects or chosen)}). Lower "
-                f"finetune.learningRate ({spec.learning_rate}), or train in float32"
-            )
+            raise self._not_finite(f"the loss of step {step + 1} of {self._total} is {loss}", suspects or names)
         grad_norm = float(accelerator.clip_grad_norm_(self._model.parameters(), spec.max_grad_norm))
         if not math.isfinite(grad_norm):
-            raise TrainingError(
-                f"the gradient of step {step + 1} of {self._total} is not finite (samples {_names(chosen)}). Lower "
-                f"finetune.learningRate ({spec.learning_rate}), or train in float32"
-            )
+            raise self._not_finite(f"the gradient of step {step + 1} of {self._total} is not finite", names)
         self._optimizer.step()
 
-        tokens = sum(len(sample.tokens) for sample in group)
+        tokens = sum(len(sequence.tokens) for item in group for sequence in item.sequences)
         seconds = time.perf_counter() - began
         self._done += 1
         self._losses.append(loss)
         self._tokens += tokens
         self._seconds += seconds
-        seen = min(self._done * spec.batch_size, round(spec.epochs * len(self._samples)))
+        seen = min(self._done * spec.batch_size, round(spec.epochs * len(self._items)))
         return TrainingProgress(
             step=self._done,
             total_steps=self._total,
-            epoch=seen / len(self._samples),
+            epoch=seen / len(self._items),
             loss=loss,
             learning_rate=spec.learning_rate * factor,
             grad_norm=grad_norm,
@@ -169,38 +168,46 @@ class Trainer:
             seconds=self._seconds,
         )
 
-    def _backward(self, group: Sequence[EncodedSample], answer_tokens: int) -> tuple[float, list[str]]:
-        """Gradients of the step's mean loss per answer token, summed over forward passes and devices.
+    def _backward(self, group: Sequence[ItemT]) -> tuple[float, list[str]]:
+        """Gradients of the step's loss, summed over forward passes and devices.
 
-        Returns that loss, and the samples of this process's forward passes whose loss was not finite.
+        Returns that loss, and the items of this process's forward passes whose loss was not finite.
         """
         accelerator = self._accelerator
         mine = group[accelerator.process_index :: accelerator.num_processes]
         # Every process must take part in the gradients' exchange, also where a last small step has nothing for it.
-        weight = accelerator.num_processes / answer_tokens if mine else 0.0
-        batches = step_batches(mine or group[:1], self._layout, self._tokens_per_forward, self._padding)
+        share = float(accelerator.num_processes) if mine else 0.0
+        passes = self._objective.forward_passes(mine or group[:1], group, share, self._forwarding)
         losses: list[torch.Tensor] = []
-        for number, batch in enumerate(batches, start=1):
+        for number, forward_pass in enumerate(passes, start=1):
             with (
-                accelerator.no_sync(self._model) if number < len(batches) else nullcontext(),
+                accelerator.no_sync(self._model) if number < len(passes) else nullcontext(),
                 torch.autocast(accelerator.device.type, torch.bfloat16, enabled=self._bfloat16),
             ):
-                loss = answer_loss(self._model, batch.to(accelerator.device), picks_logits=self._picks_logits) * weight
+                loss = forward_pass.loss(self._model)
                 accelerator.backward(loss)
             losses.append(loss.detach())
         summed = torch.stack(losses)
         mean = float(accelerator.reduce(summed.sum(), "mean"))
         if math.isfinite(mean):
             return mean, []
-        bad = [batch for batch, finite in zip(batches, summed.isfinite().tolist(), strict=True) if not finite]
-        return mean, [sample_id for batch in bad for sample_id in batch.sample_ids]
+        bad = [one for one, finite in zip(passes, summed.isfinite().tolist(), strict=True) if not finite]
+        return mean, [item_id for one in bad for item_id in one.item_ids]
 
-    def _choose_layout(self, model: torch.nn.Module) -> Layout:
+    def _not_finite(self, what: str, names: Sequence[str]) -> TrainingError:
+        objective = self._objective
+        return TrainingError(
+            f"{what} ({objective.items_are} {_names(names)}). Lower {objective.learning_rate_field} "
+            f"({self._spec.learning_rate}), or train in float32"
+        )
+
+    def _choose_layout(self, model: torch.nn.Module, picks_logits: bool) -> Layout:
         if self._spec.packing == "padded":
             return "padded"
-        if len(self._samples) < 2:
+        sequences = [sequence for item in self._items for sequence in item.sequences]
+        if len(sequences) < 2:
             return "single"
-        if keeps_packed_samples_apart(model, self._samples, self._accelerator.device, picks_logits=self._picks_logits):
+        if keeps_packed_samples_apart(model, sequences, self._accelerator.device, picks_logits=picks_logits):
             return "packed"
         return "single"
 
@@ -218,7 +225,7 @@ class Trainer:
         first, final, curve = summarise_losses(self._losses)
         return TrainingMetrics(
             steps=self._done,
-            samples=len(self._samples),
+            samples=len(self._items),
             tokens=self._tokens,
             seconds=self._seconds,
             tokens_per_second=self._tokens / self._seconds,
@@ -226,9 +233,14 @@ class Trainer:
             final_loss=final,
             curve=curve,
             trained_parameters=sum(p.numel() for p in trained_parameters(self.unwrapped).values()),
-            layout=self._layout,
+            layout=self._forwarding.layout,
             device=str(self._accelerator.device),
         )
+
+
+def tokens_per_forward(device: torch.device) -> int:
+    """Bound on rows * length of one forward pass."""
+    return TOKENS_PER_FORWARD_ON_CPU if device.type == "cpu" else TOKENS_PER_FORWARD
 
 
 def _names(sample_ids: Sequence[str]) -> str:
