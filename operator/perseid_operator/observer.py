@@ -52,7 +52,7 @@ class Observer:
         self._lost_seconds = lost_seconds
         self._now = now
         self._clock = clock
-        self._without_workflow: dict[str, float] = {}
+        self._stale_since: dict[str, float] = {}
 
     async def observe(
         self, obj: RunObject, status: EvolutionRunStatus, pipeline: PipelineState, since: float
@@ -91,7 +91,7 @@ class Observer:
         self._watch.follow(obj.uid, ())
         for run_id in run_ids(status):
             self._doubts.forget(run_id)
-            self._without_workflow.pop(run_id, None)
+            self._stale_since.pop(run_id, None)
 
     async def _run(self, obj: RunObject, status: EvolutionRunStatus, run_id: str, look: Look) -> ObservedRun:
         run = look.run
@@ -105,10 +105,10 @@ class Observer:
         current = status.current
         if seen.state.is_live:
             workflows = await self._workflows.of(run.run_id)
-            if self._is_lost(run, workflows):
-                return await self._lost(run, seen, root, current)
+            if self._is_stale(run, workflows):
+                return await self._without_kfp(run, seen, workflows or [], root, current)
             return _with_waiting(seen, sight.waiting(workflows or [], obj.run.spec.pipeline))
-        self._without_workflow.pop(run_id, None)
+        self._stale_since.pop(run_id, None)
         if seen.state is RunState.SUCCEEDED:
             result = await self._results.generation(root, current.generation, current.attempt)
             if isinstance(result, str):
@@ -129,19 +129,25 @@ class Observer:
             return ObservedRun(RunState.FAILED, reason=Reason.RUN_LOST, error="the backend has lost the run")
         return ObservedRun(RunState.MISSING)
 
-    def _is_lost(self, run: KfpRun, workflows: list[Object] | None) -> bool:
-        """KFP lets a run stay RUNNING for ever when its Workflow is deleted."""
-        if workflows is None or workflows:
-            self._without_workflow.pop(run.run_id, None)
+    def _is_stale(self, run: KfpRun, workflows: list[Object] | None) -> bool:
+        """Whether KFP calls a run alive that Argo has long been done with: for ever where its Workflow was deleted, and
+        as long as the agent is stuck that tells KFP of Workflows."""
+        if workflows is None or not sight.are_over(workflows):
+            self._stale_since.pop(run.run_id, None)
             return False
-        since = self._without_workflow.setdefault(run.run_id, self._clock())
+        since = self._stale_since.setdefault(run.run_id, self._clock())
         return self._clock() - since >= self._lost_seconds
 
-    async def _lost(self, run: KfpRun, seen: ObservedRun, root: str, current: Intent) -> ObservedRun:
-        """It may have ended well before its Workflow went, with KFP away: its last stage has said so then."""
+    async def _without_kfp(
+        self, run: KfpRun, seen: ObservedRun, workflows: list[Object], root: str, current: Intent
+    ) -> ObservedRun:
+        """What became of a run by its storage and its Workflow. Where it ended well, its last stage has said so."""
         result = await self._results.generation(root, current.generation, current.attempt)
         if isinstance(result, GenerationResult) and result.run_id == run.run_id:
             return dataclasses.replace(seen, state=RunState.SUCCEEDED, result=result)
+        if workflows:
+            ended = dataclasses.replace(seen, state=RunState.FAILED)
+            return await self._failed(run, ended, root, current.generation, current.attempt)
         state = "nothing" if run.state is None else run.state.value
         message = f"KFP shows the run as {state}, but its Workflow has gone"
         return dataclasses.replace(seen, state=RunState.FAILED, reason=Reason.RUN_LOST, error=message)

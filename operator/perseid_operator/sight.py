@@ -81,6 +81,12 @@ def reason_in(messages: Iterable[str]) -> tuple[Reason, str] | None:
     return None
 
 
+def are_over(workflows: Iterable[Mapping[str, Any]]) -> bool:
+    """Whether none of a run's Workflows goes on, or there is none."""
+    phases = ((workflow.get("status") or {}).get("phase") for workflow in workflows)
+    return all(phase in ("Succeeded", "Failed", "Error") for phase in phases)
+
+
 def workflow_messages(workflows: Iterable[Mapping[str, Any]]) -> list[str]:
     """Messages of a run's Workflow nodes that failed, and of the Workflow itself, the innermost first."""
     messages: list[str] = []

@@ -129,7 +129,10 @@ def test_the_deployment_takes_its_settings_from_the_config_map_that_is_generated
     settings = [each for each in objects if each["kind"] == "ConfigMap"]
     assert len(settings) == 1
     assert set(settings[0]["data"]) == SETTINGS
-    assert container(objects)["envFrom"] == [{"configMapRef": {"name": settings[0]["metadata"]["name"]}}]
+    assert container(objects)["envFrom"] == [
+        {"configMapRef": {"name": settings[0]["metadata"]["name"]}},
+        {"secretRef": {"name": "perseid-operator-storage", "optional": True}},
+    ]
 
 
 def test_the_operator_reads_the_settings_and_asks_only_for_its_storage(cluster: Cluster, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import yaml
 from cluster_access import Cluster, KubectlError
 from control_plane import ControlPlane
 from crd_objects import MANIFESTS
-from operator_world import OperatorWorld, expected_runs, is_over, kill, operator_world, phase
+from operator_world import OperatorWorld, expected_runs, is_over, kill, operator_world, phase, prepare
 
 from kfp_double.simulation import Script
 
@@ -131,6 +131,50 @@ async def test_a_deleted_object_goes_in_the_end_although_kfp_never_answers(world
     await world.until(lambda objects: "evolve" not in objects)
     events = await kubectl(world, "get", "events", "-o", "jsonpath={.items[*].reason}")
     assert "CleanupFailed" in events.split()
+
+
+async def test_an_object_of_the_same_name_as_one_that_was_deleted_has_runs_of_its_own(world: OperatorWorld) -> None:
+    world.double.script(Script(pending=0.05, running=0.2))
+    await world.fork_operator()
+    expected: dict[str, int] = {}
+    for _ in range(2):
+        await world.create("evolve", {"generations": {"max": 1}})
+        await world.until(lambda objects: phase(objects["evolve"]) == "Completed")
+        expected |= expected_runs((await world.objects())["evolve"])
+        await world.delete("evolve")
+        await world.until(lambda objects: "evolve" not in objects)
+    assert len(expected) == 2
+    assert world.double.counters().executions == expected
+
+
+async def test_a_namespace_that_is_deleted_goes_with_its_runs(
+    cluster_with_controllers: Cluster, tmp_path: Path
+) -> None:
+    """Nothing can be created in it any more: no ConfigMap, and no Event."""
+    cluster, name = cluster_with_controllers, "perseid-test-deleted"
+    await asyncio.to_thread(cluster.kubectl, "create", "namespace", name)
+    async with operator_world(cluster, name, tmp_path / "world") as world:
+        world.double.script(Script(pending=0.05, running=600.0))
+        await world.fork_operator()
+        await world.create("evolve", {"generations": {"max": 2, "patience": 2}})
+        await world.until(lambda _: any(world.double.alive(run_id) for run_id in world.double.run_ids()))
+        await asyncio.to_thread(cluster.kubectl, "delete", "namespace", name, "--timeout=60s")
+        assert sum(world.double.alive(run_id) for run_id in world.double.run_ids()) == 0
+
+
+async def test_a_run_is_carried_on_when_the_api_server_comes_back(own_cluster: ControlPlane, tmp_path: Path) -> None:
+    name = "perseid-test-outage"
+    await asyncio.to_thread(own_cluster.kubectl, "create", "namespace", name)
+    async with operator_world(own_cluster, name, tmp_path / "world") as world:
+        world.double.script(Script(pending=0.05, running=1.0))
+        await world.fork_operator()
+        await world.create("evolve", {"generations": {"max": 3, "patience": 3}})
+        await world.until(lambda _: len(world.double.counters().executions) == 2)
+        await asyncio.to_thread(own_cluster.restart_api_server)
+        await prepare(own_cluster)  # it is up some moments before it serves EvolutionRuns
+        await world.until(lambda objects: phase(objects["evolve"]) == "Completed", 90)
+        assert world.double.counters().executions == expected_runs((await world.objects())["evolve"])
+    await asyncio.to_thread(own_cluster.kubectl, "delete", "namespace", name, "--wait=false")
 
 
 async def test_a_hostile_object_neither_stops_the_operator_nor_blocks_the_others(world: OperatorWorld) -> None:

@@ -118,7 +118,10 @@ class FakeKube:
         if not self._sees_workflows:
             raise ForbiddenError("workflows are forbidden")
         return [
-            {"metadata": {"name": one["name"], "namespace": "kubeflow"}, "status": {"message": one["message"]}}
+            {
+                "metadata": {"name": one["name"], "namespace": "kubeflow"},
+                "status": {"phase": one["phase"], "message": one["message"]},
+            }
             for one in self._double.workflows(run_id)
         ]
 

@@ -160,6 +160,35 @@ async def test_a_run_that_ended_well_while_kfp_was_away_counts_although_its_work
         assert world.executions == {FIRST: 1}
 
 
+async def test_a_run_that_has_failed_while_kfp_goes_on_calling_it_running_is_tried_again(
+    tmp_path: Path, pipeline: str
+) -> None:
+    """The agent is stuck that tells KFP what becomes of Workflows."""
+    scripts = iter([Script(pending=1, running=20, outcome="FAILED", message="OOMKilled")])
+    async with open_world(
+        tmp_path, pipeline, script=lambda workflow: next(scripts, Script(pending=1, running=20)), generations={"max": 1}
+    ) as world:
+        await world.until(lambda: world.double.alive(FIRST) == 1)
+        world.double.set_agent(False)
+        await world.until(lambda: len(world.kube.status.generations[0].attempts) == 2)
+        first = world.kube.status.generations[0].attempts[0]
+        assert first.reason is Reason.OUT_OF_MEMORY
+        world.double.set_agent(True)
+        assert (await world.to_the_end()).phase is Phase.COMPLETED
+
+
+async def test_a_run_that_kfp_forgets_while_it_is_under_way_is_lost_and_not_charged(
+    tmp_path: Path, pipeline: str
+) -> None:
+    async with open_world(tmp_path, pipeline, script=Script(pending=1, running=100), generations={"max": 1}) as world:
+        await world.until(lambda: world.kube.status.current is not None and bool(world.kube.status.current.stages))
+        await world.double.collect_garbage(FIRST)
+        status = await world.to_the_end()
+        assert status.phase is Phase.COMPLETED
+        first, *_ = status.generations[0].attempts
+        assert (first.reason, first.charged) == (Reason.RUN_LOST, False)
+
+
 async def test_a_run_that_kfp_does_not_get_stopped_is_deleted(tmp_path: Path, pipeline: str) -> None:
     async with open_world(tmp_path, pipeline, suspendPolicy="terminate") as world:
         await world.until(lambda: world.double.alive(FIRST) == 1)
