@@ -73,8 +73,11 @@ def _root() -> Schema:
     shorten_defaults(spec)
     # Who writes a status says all of it: a default here would be a fact that nobody observed.
     status = structural_schema(EvolutionRunStatus, "status", defaults=False)
-    # One writer writes it whole. Kept field by field, who wrote what would fill half of every object.
-    status["x-kubernetes-map-type"] = "atomic"
+    # One writer writes them whole. Kept field by field, who wrote what would fill half of every object. Not so the
+    # conditions, to which others may add their own.
+    for part in status["properties"].values():
+        if part.get("type") == "object":
+            part["x-kubernetes-map-type"] = "atomic"
     return {
         "description": _DESCRIPTION,
         "type": "object",

@@ -197,7 +197,7 @@ def test_describe_says_where_generations_are_that_the_status_has_no_room_for(api
         run.generation(candidate=0.3, parent=0.4)
     api.put(run.object())
     page = perseid("describe", "small").stdout
-    assert "Generations 0 to 5 are no longer in the status" in page
+    assert "Generations 0 to 15 are no longer in the status" in page
     assert "small-6f2c1f3e-history-0" in page
 
 

@@ -182,7 +182,7 @@ def test_a_run_that_nobody_has_taken_up_has_no_report(api: StandInApi, perseid: 
 
 
 def long_run() -> ClusterRun:
-    """25 generations, of which the status holds 20."""
+    """25 generations and one under way, of which the status holds 10."""
     run = ClusterRun(generations={"max": 30, "patience": 30})
     for _ in range(25):
         run.generation(candidate=0.3, parent=0.4)
@@ -207,6 +207,6 @@ def test_generations_that_cannot_be_had_are_counted(api: StandInApi, perseid: Pe
     if trouble == "torn":
         api.config_maps["lab", "small-6f2c1f3e-history-0"] = {"generation-00000.json": "{"}
     data = json.loads(perseid("report", "small", "--json").stdout)
-    assert [one["index"] for one in data["generations"]] == list(range(6, 26))
-    assert "6 earlier generations are not in it" in data["note"]
+    assert [one["index"] for one in data["generations"]] == list(range(16, 26))
+    assert "16 earlier generations are not in it" in data["note"]
     assert ("you may not get configmaps" in data["note"]) == (trouble == "forbidden")
