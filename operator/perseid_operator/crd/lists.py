@@ -14,8 +14,9 @@ ITEM_KEYS: Mapping[str, tuple[str, ...]] = {
     "perseid.api.problems.ProblemSet": (),
     # The first rule that matches decides: order is everything.
     "perseid.api.lifecycle.FailureRule": (),
-    "perseid.api.pipeline.EnvSpec": ("name",),
-    "perseid.api.pipeline.SecretEnvSpec": ("name",),
+    # As in a pod: of two values of one name the last one counts.
+    "perseid.api.pipeline.EnvSpec": (),
+    "perseid.api.pipeline.SecretEnvSpec": (),
     "perseid.api.status.Condition": ("type",),
     # One writer, which replaces all of them. By keys, the fields of each would stand in metadata.managedFields again.
     "perseid.api.status.GenerationStatus": (),

@@ -156,8 +156,8 @@ def test_lists_of_objects_are_merged_as_decided() -> None:
     assert kinds == {
         "spec.problems.test": "atomic",
         "spec.failurePolicy.rules": "atomic",
-        "spec.pipeline.env": ["name"],
-        "spec.pipeline.secretEnv": ["name"],
+        "spec.pipeline.env": "atomic",
+        "spec.pipeline.secretEnv": "atomic",
         "status.conditions": ["type"],
         "status.generations": "atomic",
         "status.generations[].attempts": "atomic",
