@@ -117,17 +117,18 @@ class Reconciler:
         status = read_status(raw)
         if not is_ours(raw) or obj.deleting:
             return raw, None, "unchanged"
-        memory = self.memory(obj.uid)
-        observed = await self._observer.observe(obj, status, await self._pipeline(obj, status), memory.acted_at)
-        plan = decide(obj.run.spec, status, observed, self._now())
+        memory, queues = self.memory(obj.uid), False
         try:
+            observed = await self._observer.observe(obj, status, await self._pipeline(obj, status), memory.acted_at)
+            plan = decide(obj.run.spec, status, observed, self._now())
             if isinstance(plan.action, Submit):
-                if not await self._actions.turns.take(obj.uid, TURN_SECONDS):
-                    observed = dataclasses.replace(observed, may_submit=False)
+                queues = not await self._actions.turns.take(obj.uid, TURN_SECONDS)
+                observed = dataclasses.replace(observed, may_submit=not queues)
                 plan = decide(obj.run.spec, status, observed, self._now())  # it may have taken a while
             return await self._carry_out(obj, status, observed, plan)
         finally:
-            if observed.may_submit:  # else it stays in the queue
+            # Whoever fails, or wants to submit no more, must not stand in the way of those behind.
+            if not queues:
                 self._actions.turns.give_back(obj.uid)
 
     async def _carry_out(
@@ -140,7 +141,7 @@ class Reconciler:
         if isinstance(plan.action, DeleteObject):
             await self._kube.delete_run(written)
             return written, None, "acted"
-        again = await self._act(read_object(written), plan)
+        again = await self._act(dataclasses.replace(obj, raw=written), plan)
         if again is None:
             again = _earlier(plan.requeue_after, wait)
         result = "acted" if plan.action is not None else "unchanged" if written is obj.raw else "written"

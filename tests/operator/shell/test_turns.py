@@ -1,7 +1,13 @@
 from __future__ import annotations
 
 import asyncio
+import copy
+from pathlib import Path
 
+import pytest
+from shell_world import UID, open_world
+
+from perseid_operator.kube.protocol import UnavailableError
 from perseid_operator.turns import Turns
 
 
@@ -55,3 +61,23 @@ async def test_who_is_cancelled_while_waiting_may_leave_and_the_next_one_goes_on
     turns.give_back("b")
     turns.give_back("a")
     assert await other
+
+
+async def test_a_pass_that_fails_does_not_keep_its_place_in_the_queue(tmp_path: Path, pipeline: str) -> None:
+    async with open_world(tmp_path, pipeline) as world:
+        world.start()
+        assert world.reconciler is not None
+        turns = world.reconciler._actions.turns
+        turns._at_once = 1
+        assert await turns.take("another", 0)
+        assert not await turns.take(UID, 0)
+
+        async def broken(*_: object) -> None:
+            raise UnavailableError("the API server is away")
+
+        world.reconciler._observer.observe = broken  # type: ignore[method-assign, assignment]
+        with pytest.raises(UnavailableError):
+            await world.reconciler.reconcile(copy.deepcopy(world.kube.run))
+        assert not await turns.take("behind", 0)
+        turns.give_back("another")
+        assert await turns.take("behind", 0)
