@@ -18,7 +18,7 @@ import pytest
 
 sys.path.append(str(Path(__file__).with_name("cluster")))  # As pytest does for the tests that stand there.
 
-from cluster_access import Cluster
+from cluster_access import Cluster, KubectlError
 from cluster_binaries import BuildFailedError, NoControlPlaneError, find_or_build
 from control_plane import KUBECONFIG_VARIABLE, ControlPlane, open_cluster
 
@@ -79,3 +79,13 @@ def namespace(cluster: Cluster) -> Iterator[str]:
     cluster.kubectl("create", "namespace", name)
     yield name
     cluster.kubectl("delete", "namespace", name, "--wait=false")
+    _let_go(cluster, name)
+
+
+def _let_go(cluster: Cluster, namespace: str) -> None:
+    """Take the finalizers of EvolutionRuns away: the operator that would is gone, and they would stay for ever, with
+    their namespace and their CRD."""
+    with contextlib.suppress(KubectlError):  # a cluster without the kind has none
+        for held in cluster.kubectl("get", "evolutionruns", "-n", namespace, "-o", "name").split():
+            patch = '{"metadata":{"finalizers":null}}'
+            cluster.kubectl("patch", held, "-n", namespace, "--type=merge", "-p", patch)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import sys
 
@@ -16,6 +17,8 @@ from perseid_operator.kube.protocol import KubeError  # noqa: E402
 from perseid_operator.logs import configure_logs  # noqa: E402
 from perseid_operator.settings import SettingsError, load_settings  # noqa: E402
 
+log = logging.getLogger(__package__)
+
 
 def main() -> None:
     """Read the settings and run."""
@@ -27,7 +30,8 @@ def main() -> None:
     try:
         sys.exit(asyncio.run(run(settings)))
     except KubeError as error:
-        sys.exit(str(error))
+        log.critical("%s", error)
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import kopf
+from kopf._cogs.clients.errors import APIError  # Kopf does not export what ends its watches
 
 from perseid import __version__
 from perseid_operator.actions import Actions
@@ -23,6 +24,7 @@ from perseid_operator.kfp import KfpClient
 from perseid_operator.kube.client import KubeClient
 from perseid_operator.kube.connection import Connection
 from perseid_operator.kube.leases import LeaseClient
+from perseid_operator.kube.protocol import KubeError
 from perseid_operator.leader import LeaderElection
 from perseid_operator.login import access
 from perseid_operator.metrics import Metrics
@@ -40,6 +42,10 @@ log = logging.getLogger(__name__)
 
 SWEEP_SECONDS = 30.0
 WATCH = "the watch on KFP's runs"
+
+
+class WatchEndedError(KubeError):
+    """Nobody tells the operator of EvolutionRuns any more: it ends, and whoever started it starts it again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +193,7 @@ async def _set_after(event: asyncio.Event, other: asyncio.Event) -> None:
 
 
 async def carry_through(operator: Operator, stop: asyncio.Event) -> None:
-    """Watch and reconcile until `stop`."""
+    """Watch and reconcile until `stop`. Raises WatchEndedError where the API server refuses the watch for a minute."""
     settings = operator.settings
     tasks = [
         asyncio.create_task(_forever(operator.watch.round, settings.poll_seconds), name="watch-runs"),
@@ -207,6 +213,12 @@ async def carry_through(operator: Operator, stop: asyncio.Event) -> None:
             stop_flag=stop,
             ready_flag=ready,
         )
+    except (APIError, kopf.LoginError) as error:
+        raise WatchEndedError(
+            f"the watch on EvolutionRuns has ended, since the API server goes on refusing it: {error.args[0]}. "
+            "The operator ends too; started again it goes on from the objects' status. If it may not watch them, give "
+            "its account the Role of manifests/base/role.yaml back"
+        ) from error
     finally:
         operator.health.stopping()
         operator.health.leave_off(WATCH)

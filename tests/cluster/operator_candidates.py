@@ -21,7 +21,8 @@ from crd_objects import MANIFESTS
 from operator_world import OperatorWorld
 
 DIE_WITH_PARENT = Path(__file__).with_name("die_with_parent.py")
-THAT_STOPS = Path(__file__).with_name("operator_that_stops.py")
+THAT_STOPS = str(Path(__file__).with_name("operator_that_stops.py"))
+IN_A_HURRY = str(Path(__file__).with_name("operator_in_a_hurry.py"))
 LEASE = "perseid-operator"
 ROLES = ("perseid-operator", "perseid-operator-leader-election")
 Writes = Counter[tuple[str, str, int]]
@@ -121,22 +122,20 @@ class Candidates:
         self._started: list[Candidate] = []
         self._kubeconfigs: dict[str, Path] = {}
 
-    async def start(self, account: str, *, stop_at: str | None = None, **settings: str) -> Candidate:
-        """A process of `python -m perseid_operator`. `stop_at`: it sends itself a SIGSTOP at that point of the way to
-        its first submission (operator_that_stops.POINTS)."""
-        if account not in self._kubeconfigs:
-            self._kubeconfigs[account] = await asyncio.to_thread(self._admit, account)
+    async def start(self, account: str, *program: str, **settings: str) -> Candidate:
+        """A process of `python -m perseid_operator`, or of another program that is the operator but for one thing."""
+        kubeconfig = await self.admit(account)
         log = self._world.directory / f"{account}-{len(self._started)}.log"
-        program = ["-m", "perseid_operator"] if stop_at is None else [str(THAT_STOPS), stop_at]
         settings = {
-            "KUBECONFIG": str(self._kubeconfigs[account]),
+            "KUBECONFIG": str(kubeconfig),
             "PERSEID_LEADER_ELECTION": "true",
             "PERSEID_LEASE_NAMESPACE": self._world.namespace,
             **settings,
         }
         with log.open("ab") as output:
             process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-IS", str(DIE_WITH_PARENT), str(os.getpid()), sys.executable, *program),
+                *(sys.executable, "-IS", str(DIE_WITH_PARENT), str(os.getpid())),
+                *(sys.executable, *(program or ("-m", "perseid_operator"))),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -146,6 +145,12 @@ class Candidates:
         self._started.append(candidate)
         return candidate
 
+    async def admit(self, account: str) -> Path:
+        """The kubeconfig of an account that has the rights which manifests/ gives, and no others."""
+        if account not in self._kubeconfigs:
+            self._kubeconfigs[account] = await asyncio.to_thread(self._admit, account)
+        return self._kubeconfigs[account]
+
     async def close(self) -> None:
         """Kill them, the stopped ones too."""
         for candidate in self._started:
@@ -154,7 +159,6 @@ class Candidates:
             await candidate.process.wait()
 
     def _admit(self, account: str) -> Path:
-        """Make the account, with the rights that manifests/ gives and no others."""
         cluster, namespace = self._world.cluster, self._world.namespace
         for file in ("service-account.yaml", "role.yaml", "leader-election.yaml"):
             cluster.kubectl("apply", "-n", namespace, "-f", str(MANIFESTS / "base" / file))

@@ -131,6 +131,21 @@ class OperatorWorld:
                 )
             await asyncio.sleep(0.1)  # there is nothing to wait on but the objects
 
+    async def is_under_way(self, name: str = "evolve", runs: int = 1) -> str:
+        """Wait until an object has had that many runs, and its status knows that the last one runs; its id."""
+
+        def running(objects: dict[str, dict[str, Any]]) -> bool:
+            status = objects[name].get("status", {})
+            reasons = {condition["type"]: condition["reason"] for condition in status.get("conditions", [])}
+            return (
+                reasons.get("Progressing") == "GenerationInProgress"
+                and status.get("current", {}).get("generation") == runs - 1
+            )
+
+        await self.until(running)
+        run_id: str = (await self.objects())[name]["status"]["current"]["runId"]
+        return run_id
+
 
 def phase(item: Mapping[str, Any]) -> str:
     return str(item.get("status", {}).get("phase", ""))

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from cluster_access import Cluster
 from control_plane import ControlPlane
-from operator_candidates import LEASE, Candidate, Candidates, Writes
+from operator_candidates import LEASE, THAT_STOPS, Candidate, Candidates, Writes
 from operator_world import OperatorWorld, expected_runs, is_over, operator_world, phase
 
 from kfp_double.simulation import Script
@@ -48,20 +48,6 @@ async def a_leader_and_a_second(candidates: Candidates) -> tuple[Candidate, Cand
 def by_hand(world: OperatorWorld) -> None:
     """Runs last until the test ends them."""
     world.double.script(Script(pending=0.05, running=None))
-
-
-async def is_under_way(world: OperatorWorld, runs: int = 1) -> str:
-    """Wait until that many runs have been started, and the status knows that the last one runs; its id."""
-
-    def running(objects: dict[str, object]) -> bool:
-        condition = {c["type"]: c for c in status(objects).get("conditions", [])}.get("Progressing", {})
-        return (
-            condition.get("reason") == "GenerationInProgress" and status(objects)["current"]["generation"] == runs - 1
-        )
-
-    await world.until(running)
-    (alive,) = (run_id for run_id in world.double.run_ids() if world.double.alive(run_id))
-    return alive
 
 
 def status(objects: dict[str, object], name: str = "evolve") -> dict[str, object]:
@@ -129,11 +115,11 @@ async def test_a_leader_that_was_stopped_for_longer_than_its_lease_does_nothing_
     by_hand(world)
     first, second = await a_leader_and_a_second(candidates)
     await world.create("evolve", SPEC)
-    run_id = await is_under_way(world)
+    run_id = await world.is_under_way()
     await first.stop()
     await second.leads()
     await world.double.finish_run(run_id)
-    await is_under_way(world, runs=2)
+    await world.is_under_way(runs=2)
     before = first.writes(own_cluster)
     world.double.script(Script(pending=0.05, running=0.5))
     first.go_on()
@@ -151,7 +137,7 @@ async def test_who_wakes_up_as_leader_no_more_writes_nothing_although_nobody_els
     by_hand(world)
     first, second = await a_leader_and_a_second(candidates)
     await world.create("evolve", SPEC)
-    run_id = await is_under_way(world)
+    run_id = await world.is_under_way()
     await first.stop()
     await second.leads()
     await second.stop()
@@ -180,7 +166,7 @@ async def it_stops_on_the_way_to_a_submission_and_goes_on_when_another_has_submi
     own_cluster: ControlPlane, world: OperatorWorld, candidates: Candidates, point: str
 ) -> Writes:
     """What it has tried to write since it woke up."""
-    first = await candidates.start("first", stop_at=point)
+    first = await candidates.start("first", THAT_STOPS, point)
     await first.leads()
     second = await candidates.start("second")
     await second.stands_by()
