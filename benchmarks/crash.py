@@ -22,7 +22,8 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from perseid.api.layout import PROGRESS, STAGES, Layout, read_stage_result
+from perseid.api.layout import PROGRESS, Layout, read_stage_result
+from perseid.api.stages import stages_of
 
 RUN = """\
 apiVersion: perseid.dev/v1alpha1
@@ -46,6 +47,8 @@ LAYOUT_FILES = {
     "convert": ("candidates.jsonl", "samples.jsonl", "dropped.jsonl", "decontamination.json", "yield.json"),
     "finetune": ("model/model.safetensors",),
 }
+STAGES = stages_of(["sra-mcts"], [])
+"""Of that run."""
 POLL_SECONDS = 0.05
 PATIENCE_SECONDS = 1200
 

@@ -75,7 +75,7 @@ class Actions:
         Raises RunRejectedError, SnapshotError, KubeErrors, and KfpErrors other than KfpAmbiguousError, which is noted.
         """
         assert status.snapshot is not None  # accept() has taken it
-        frozen = await self._snapshots.load(obj.raw, obj.run.spec.pipeline, status.snapshot)
+        frozen = await self._snapshots.load(obj.raw, obj.run.spec.template, status.snapshot)
         experiment = await self._experiment(obj, probably_new=(submit.generation, submit.attempt) == (0, 0))
         attempt = self._attempt(obj, submit)
         request = RunRequest(

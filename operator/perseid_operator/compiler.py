@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from perseid.api.pipeline import PipelineSpec
+from perseid.api.pipeline import GenerationTemplate
 from perseid.processes import DIE_WITH
 
 TIMEOUT_SECONDS = 120.0
@@ -75,9 +75,9 @@ class Compiler:
                 await self._started()
                 self._end_when_idle()
 
-    async def compile(self, spec: PipelineSpec) -> CompiledPipeline:
-        """The template for all runs with these settings. Raises CompileError or CompilerUnavailableError."""
-        line = spec.model_dump_json(by_alias=True)
+    async def compile(self, template: GenerationTemplate) -> CompiledPipeline:
+        """The pipeline of all runs that agree in this. Raises CompileError or CompilerUnavailableError."""
+        line = template.model_dump_json(by_alias=True)
         if line in self._kept:
             return self._kept[line]
         async with self._turn:

@@ -24,8 +24,8 @@ from prometheus_client import (
 )
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
-from perseid.api.pipeline import StageName
 from perseid.api.reasons import GenerationPhase, Phase, StageState
+from perseid.api.stages import StageName
 from perseid_operator.labels import Closed, Limited
 
 ReconcileResult = Literal["unchanged", "written", "acted", "conflict", "failed"]

@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from perseid.api.names import storage_root
 from perseid.api.reasons import AttemptState, Phase, Reason, StageState
 from perseid.api.result import GenerationResult, ModelRef
+from perseid.api.stages import STAGES
 from perseid.api.status import AttemptStatus, EvolutionRunStatus, Intent
 from perseid.decide import Observed, ObservedRun, PipelineState, RunState, StartModel
 from perseid_operator import sight
@@ -157,7 +158,7 @@ class Observer:
         told = await self._results.failure(root, generation, attempt)
         workflows = await self._workflows.of(run.run_id)
         found = sight.reason_in([*sight.workflow_messages(workflows or []), run.error or ""])
-        stage = next((name for name in sight.STAGE_NAMES if told is not None and told.stage == name), None)
+        stage = next((name for name in STAGES if told is not None and told.stage == name), None)
         if stage is None:
             stage = next((name for name, state in seen.stages.items() if state is StageState.FAILED), None)
         if found is not None:

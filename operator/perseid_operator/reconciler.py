@@ -150,7 +150,7 @@ class Reconciler:
     async def _pipeline(self, obj: RunObject, status: EvolutionRunStatus) -> PipelineState:
         if status.snapshot is not None or status.phase.is_terminal:
             return PipelineState(snapshot=status.snapshot, error=self.memory(obj.uid).rejected)
-        return await self._snapshots.take(obj.raw, obj.run.spec.pipeline)
+        return await self._snapshots.take(obj.raw, obj.run.spec.template)
 
     async def _write(self, obj: RunObject, old: EvolutionRunStatus, plan: Plan) -> tuple[Object, float | None]:
         """Write what has changed; returns the object as it is then, and when to come again for what was put off."""

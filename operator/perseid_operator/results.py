@@ -9,8 +9,9 @@ from typing import Any
 import obstore
 from obstore.store import LocalStore
 
-from perseid.api.layout import RESULT, STAGES, StorageError, attempt_key, is_remote, local_path
+from perseid.api.layout import RESULT, StorageError, attempt_key, is_remote, local_path
 from perseid.api.result import GenerationResult, ResultError, StageResult, parse_result
+from perseid.api.stages import STAGES
 from perseid.storage.stores import Patience, explained, open_store
 
 __all__ = ["ResultReader", "StageFailure", "StorageError"]

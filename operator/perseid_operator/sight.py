@@ -6,14 +6,13 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, get_args
+from typing import Any
 
-from perseid.api.pipeline import PipelineSpec, StageName
+from perseid.api.pipeline import PipelineSpec
 from perseid.api.reasons import Reason, StageState
+from perseid.api.stages import STAGES, StageName
 from perseid.decide import ObservedRun, RunState
 from perseid_operator.kfp import KfpRun, KfpRunState, KfpTask
-
-STAGE_NAMES: tuple[StageName, ...] = get_args(StageName)
 
 _ENDED_BADLY = (KfpRunState.FAILED, KfpRunState.CANCELED, KfpRunState.SKIPPED)
 _STAGE_STATES = {
@@ -52,14 +51,14 @@ def stages_of(run: KfpRun) -> dict[StageName, StageState]:
     """The stages that have begun."""
     return {
         stage: _STAGE_STATES[task.state]
-        for stage in STAGE_NAMES
+        for stage in STAGES
         if (task := run.tasks.get(stage)) is not None and task.state in _STAGE_STATES
     }
 
 
 def gpu_seconds(run: KfpRun, pipeline: PipelineSpec, now: datetime) -> float:
     """GPUs times seconds of the stages so far. A stage of several tries counts its newest only: KFP tells no others."""
-    tasks = ((stage, run.tasks.get(stage)) for stage in STAGE_NAMES)
+    tasks = ((stage, run.tasks.get(stage)) for stage in STAGES)
     return sum(_seconds(task, now) * pipeline.stages.of(stage).gpus for stage, task in tasks if task is not None)
 
 
@@ -155,4 +154,4 @@ def _waiting(workflow: Mapping[str, Any], pipeline: PipelineSpec) -> Iterator[Wa
 def _stage_of(node: Mapping[str, Any]) -> StageName | None:
     """A stage's pod is named after the way to it: `perseid-x7f2p.root.finetune.executor`."""
     way = str(node.get("name", "")).split(".")
-    return next((stage for stage in STAGE_NAMES if stage in way), None)
+    return next((stage for stage in STAGES if stage in way), None)

@@ -7,7 +7,7 @@ from typing import Any
 
 from perseid import __version__
 from perseid.api.names import pipeline_config_map
-from perseid.api.pipeline import PipelineSpec
+from perseid.api.pipeline import GenerationTemplate
 from perseid.api.status import Snapshot
 from perseid.decide import PipelineState
 from perseid_operator.compiler import CompiledPipeline, CompileError, Compiler
@@ -35,10 +35,10 @@ class Snapshots:
         self._compiler = compiler
         self._kept: OrderedDict[str, CompiledPipeline] = OrderedDict()
 
-    async def take(self, run: Object, spec: PipelineSpec) -> PipelineState:
+    async def take(self, run: Object, template: GenerationTemplate) -> PipelineState:
         """Compile and freeze. Calling it again after a crash finds what the first call has made."""
         try:
-            compiled = await self._compiler.compile(spec)
+            compiled = await self._compiler.compile(template)
         except CompileError as error:
             message = f"spec.pipeline does not compile to a Kubeflow pipeline: {error}"
             return PipelineState(ready=False, error=message)
@@ -60,7 +60,7 @@ class Snapshots:
         snapshot = Snapshot(config_map=name, pipeline_digest=frozen.digest, perseid_version=__version__)
         return PipelineState(snapshot=snapshot)
 
-    async def load(self, run: Object, spec: PipelineSpec, snapshot: Snapshot) -> CompiledPipeline:
+    async def load(self, run: Object, template: GenerationTemplate, snapshot: Snapshot) -> CompiledPipeline:
         """The frozen pipeline. One whose ConfigMap was deleted is made again where it comes out the same.
 
         Raises SnapshotError where it does not, and KubeErrors.
@@ -73,7 +73,7 @@ class Snapshots:
             found = CompiledPipeline(_text(await self._kube.get_config_map(namespace, snapshot.config_map)))
         except NotFoundError:
             try:
-                found = await self._compiler.compile(spec)
+                found = await self._compiler.compile(template)
             except CompileError as error:
                 raise SnapshotError(
                     f"{_lost(namespace, snapshot)}, and it does not compile any more: {error}"

@@ -5,11 +5,11 @@ from __future__ import annotations
 from datetime import datetime
 
 from perseid.api.reasons import AttemptState, GenerationPhase
+from perseid.api.stages import STAGES
 from perseid.api.status import EvolutionRunStatus
 from perseid.decide import Observed
 from perseid_operator.metrics import Metrics
 from perseid_operator.objects import RunObject
-from perseid_operator.sight import STAGE_NAMES
 
 _WAITING = (AttemptState.SUBMITTING, AttemptState.PENDING)
 
@@ -36,7 +36,7 @@ def tell(
     if run is None:
         return
     used = run.result.usage if run.result is not None else {}
-    for stage in STAGE_NAMES:
+    for stage in STAGES:
         usage = used.get(stage)
         if usage is None:
             continue

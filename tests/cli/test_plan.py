@@ -11,6 +11,7 @@ from typer.testing import CliRunner, Result
 
 from perseid.api.load import load_run
 from perseid.api.names import display_name, experiment_name
+from perseid.api.stages import STAGES
 from perseid.cli import exits
 from perseid.cli.app import app
 from perseid.cli.plan import PlannedRun
@@ -121,12 +122,42 @@ def test_stages_are_told_with_image_resources_and_labels(tmp_path: Path) -> None
     assert "kueue.x-k8s.io/queue-name=gpus" in perseid("plan", file).stdout
 
 
+@pytest.mark.parametrize(
+    ("spec", "stages", "model"),
+    [
+        ("{methods: [meteor]", "mentor-supervised self-assessment self-evolution evaluate", "self-evolution"),
+        (
+            "{methods: [meteor], meteor: {stages: [self-assessment, mentor-supervised]}",
+            "mentor-supervised self-assessment evaluate",
+            "self-assessment",
+        ),
+        (
+            "{methods: [meteor, sra-mcts], meteor: {stages: [self-evolution]}",
+            "synthesize convert finetune self-evolution evaluate",
+            "self-evolution",
+        ),
+    ],
+    ids=["meteor", "two stages of meteor", "both methods"],
+)
+def test_the_stages_are_those_of_the_runs_methods_and_the_last_that_trains_makes_the_model(
+    tmp_path: Path, spec: str, stages: str, model: str
+) -> None:
+    resources = "pipeline: {stages: {selfAssessment: {gpus: 1, memory: 16Gi}, selfEvolution: {gpus: 1, memory: 16Gi}}}"
+    file = written(tmp_path, f"{spec}, generations: {{max: 2}}, {resources}}}")
+    plan = planned(file)
+    assert [stage["name"] for stage in plan["stages"]] == stages.split()
+    assert plan["stages"][-2]["resources"]["memory"] == "16Gi"
+    assert plan["runs"][1]["start_model"].endswith(f"/generations/000/attempts/0/{model}/model")
+    page = perseid("plan", file).stdout
+    assert [name for name in STAGES if f" {name} " in page] == stages.split()
+
+
 def test_the_pipeline_is_compiled_and_its_digest_follows_what_is_in_it(tmp_path: Path) -> None:
     plain, other = planned(written(tmp_path, "{}")), planned(written(tmp_path, "{pipeline: {image: 'org/stage:1'}}"))
     longer = planned(written(tmp_path, "{generations: {max: 5}, suspend: true}"))
     assert plain["pipeline_digest"] != other["pipeline_digest"]
     assert plain["pipeline_digest"] == longer["pipeline_digest"], "how far a run goes is no part of its pipeline"
-    pipeline, _ = compile_template(load_run(written(tmp_path, "{}")).spec.pipeline)
+    pipeline, _ = compile_template(load_run(written(tmp_path, "{}")).spec.template)
     assert plain["pipeline_bytes"] > len(json.dumps(pipeline, separators=(",", ":")))
     assert plain["runs"][0]["bytes"] > plain["pipeline_bytes"]
 
@@ -143,10 +174,13 @@ def test_what_is_too_big_to_be_submitted_is_warned_of(tmp_path: Path, monkeypatc
 
 
 def test_limits_are_told_by_the_field_that_sets_them(tmp_path: Path) -> None:
-    spec = "{activeDeadlineSeconds: 7200, budget: {gpuHours: 12.5}, generations: {maxAttempts: 5}}"
+    budget = "{gpuHours: 12.5, mentorTokens: 2000000}"
+    spec = f"{{activeDeadlineSeconds: 7200, budget: {budget}, generations: {{maxAttempts: 5}}}}"
     limits = planned(written(tmp_path, spec))["limits"]
     assert limits["activeDeadlineSeconds"] == "7200 s"
     assert limits["budget.gpuHours"] == "12.5"
+    assert limits["budget.mentorCost"] == "none"
+    assert limits["budget.mentorTokens"] == "2,000,000"
     assert limits["startDeadlineSeconds"] == "none"
     assert limits["generations.maxAttempts"].startswith("5 ")
 

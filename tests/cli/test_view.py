@@ -82,6 +82,30 @@ def test_each_thing_that_happens_is_told_once(tmp_path: Path) -> None:
     assert news(told, promoted, tmp_path) == ["  promoted: gain on dev +0.1"]
 
 
+METEOR = EvolutionRun.model_validate({"metadata": {"name": "seen"}, "spec": {"methods": ["meteor"]}})
+
+
+def test_the_lines_of_a_runs_stages_stand_below_each_other_and_names_have_room(tmp_path: Path) -> None:
+    told = News()
+    for stage in METEOR.spec.stages:
+        write_stage(tmp_path, stage, counts={"questions": 8})
+    lines = [line.plain for line in told.of(METEOR, status(AttemptState.RUNNING), tmp_path)][1:]
+    assert [line.split()[1] for line in lines] == [
+        "mentor-supervised", "self-assessment", "self-evolution", "evaluate"
+    ]  # fmt: skip
+    assert len({line.index("1:15") for line in lines}) == 1
+    assert all(f"{stage} " in line for stage, line in zip(METEOR.spec.stages, lines, strict=True))
+
+
+def test_progress_of_a_stage_of_meteor_is_seen(tmp_path: Path) -> None:
+    write_stage(tmp_path, "mentor-supervised")
+    directory = Layout(tmp_path, 0, 0).stage("self-assessment")
+    directory.mkdir()
+    progress = Progress(stage="self-assessment", task="judging", done=1, total=2, unit="questions", started_at=0)
+    (directory / PROGRESS).write_text(progress.model_dump_json())
+    assert current_progress(status(AttemptState.RUNNING), tmp_path) == progress
+
+
 def test_lines_for_a_log_hold_no_control_characters(tmp_path: Path) -> None:
     out = io.StringIO()
     write_stage(tmp_path, "synthesize", counts={"plans": 7})

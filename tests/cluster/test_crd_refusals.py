@@ -2,13 +2,49 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+import yaml
 from cluster_access import Cluster, KubectlError
 from crd_objects import RefusedError, evolution_runs, install_crd, spec_with
 
+from perseid.api.base import API_VERSION, KIND
+from perseid.api.errors import RunFileError
+from perseid.api.load import load_run
+
 ENDPOINT = {"baseUrl": "http://x/v1", "model": "m"}
 
+RULES_OF_METEOR = [
+    ("meteor.mentor", {"type": "openai"}, "spec.meteor.mentor.openai", "type openai needs the field openai"),
+    ("meteor.mentor", {"type": "model", "path": "pack"}, "spec.meteor.mentor.ref", "type model needs the field ref"),
+    ("meteor.mentor", {"type": "recorded"}, "spec.meteor.mentor.path", "type recorded needs the field path"),
+    ("meteor.mentor", {}, "spec.meteor.mentor.path", "type recorded needs the field path"),
+    ("meteor.judge", {"type": "openai"}, "spec.meteor.judge.openai", "type openai needs the field openai"),
+    ("meteor.judge", {"type": "model"}, "spec.meteor.judge.ref", "type model needs the field ref"),
+    ("meteor.judge", {"type": "recorded"}, "spec.meteor.judge.path", "type recorded needs the field path"),
+    (
+        "meteor.judge",
+        {"price": {"currency": "EUR"}},
+        "spec.meteor",
+        "mentor.price is in USD and judge.price in EUR: one budget needs one currency",
+    ),
+    (
+        "meteor.questions.train",
+        {"split": "train", "path": "q.jsonl"},
+        "spec.meteor.questions.train.path",
+        "source pack takes no path",
+    ),
+    ("meteor.questions.dev", {}, "spec.meteor.questions.dev.split", "needs the field split: train, dev or test"),
+    (
+        "meteor.questions.test",
+        [{"split": "test"}, {"source": "csv"}],
+        "spec.meteor.questions.test[1].path",
+        "source csv needs the field path",
+    ),
+]
 WRONG = [
+    *RULES_OF_METEOR,
     ("seed", -1, "spec.seed", "greater than or equal to 0"),
     ("seed", 2**31, "spec.seed", "less than or equal to 2147483647"),
     ("seed", "1", "spec.seed", "must be of type integer"),
@@ -41,6 +77,22 @@ WRONG = [
     ("synthesis.policyEndpoint", {"model": "m"}, "spec.synthesis.policyEndpoint.baseUrl", "Required value"),
     ("synthesis.policyEndpoint", {**ENDPOINT, "apiKeyEnv": "a-b"}, "spec.synthesis.policyEndpoint.apiKeyEnv", "match"),
     ("synthesis.policyEndpoint", {**ENDPOINT, "apiKey": "sk"}, "spec.synthesis.policyEndpoint.apiKey", "unknown field"),
+    ("methods", [], "spec.methods", "at least 1 items"),
+    ("methods", ["sra-mcts", "metoer"], "spec.methods[1]", 'supported values: "sra-mcts", "meteor"'),
+    ("methods", ["meteor"] * 3, "spec.methods", "Too many"),
+    ("meteor.stages", [], "spec.meteor.stages", "at least 1 items"),
+    (
+        "meteor.stages",
+        ["finetune"],
+        "spec.meteor.stages[0]",
+        'supported values: "mentor-supervised", "self-assessment"',
+    ),
+    ("meteor.mentor", {"type": "verifier"}, "spec.meteor.mentor.type", "supported values"),
+    ("meteor.judge.price.currency", "Dollar", "spec.meteor.judge.price.currency", "should match"),
+    ("meteor.selfEvolution.expensive", ["beams"], "spec.meteor.selfEvolution.expensive[0]", "supported values"),
+    ("budget.mentorTokens", 0, "spec.budget.mentorTokens", "greater than or equal to 1"),
+    ("failurePolicy.rules", [{"action": "fail", "stages": ["self_assessment"]}], "rules[0].stages[0]", '"self-assess'),
+    ("pipeline.stages.self-assessment", {}, "spec.pipeline.stages.self-assessment", "unknown field"),
     ("conversion.gate.minScore", 11, "spec.conversion.gate.minScore", "less than or equal to 10"),
     ("conversion.sampling.stop", ["s" * 65], "spec.conversion.sampling.stop[0]", "Too long"),
     ("finetune.lora.rang", 8, "spec.finetune.lora.rang", "unknown field"),
@@ -76,6 +128,20 @@ async def test_a_wrong_object_is_refused_with_the_name_of_the_field(
             await runs.create(spec_with(path, value), dry_run=True)
     assert field in str(refusal.value)
     assert words in str(refusal.value)
+
+
+@pytest.mark.parametrize(("path", "value", "words"), [(row[0], row[1], row[3]) for row in RULES_OF_METEOR])
+def test_perseid_validate_says_of_a_broken_rule_of_meteor_what_the_api_server_says(
+    path: str, value: object, words: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "run.yaml"
+    run = {"apiVersion": API_VERSION, "kind": KIND, "metadata": {"name": "run"}, "spec": spec_with(path, value)}
+    file.write_text(yaml.safe_dump(run))
+    with pytest.raises(RunFileError) as refusal:
+        load_run(file)
+    (problem,) = refusal.value.problems
+    assert words in problem.message
+    assert problem.path.startswith(f"spec.{path}".removesuffix(".judge"))
 
 
 @pytest.mark.parametrize("name", ["a" * 54, "a.b"])

@@ -47,6 +47,10 @@ FIXED = [
     ("pipeline.image", "other", "spec.pipeline.image"),
     ("pipeline.stages.finetune.labels", {"a": "b"}, "spec.pipeline.stages"),
     ("storage.uri", "s3://bucket/other", "spec.storage.uri"),
+    ("methods", ["meteor"], "spec.methods"),
+    ("meteor.stages", ["self-evolution"], "spec.meteor.stages"),
+    ("meteor.mentor.ref", "other/model", "spec.meteor.mentor"),
+    ("meteor.selfEvolution.critiqueMargin", 0.5, "spec.meteor.selfEvolution"),
     ("managedBy", "somebody/else", "spec.managedBy"),
 ]
 MAY = [
@@ -58,6 +62,7 @@ MAY = [
     ("ttlSecondsAfterFinished", 0),
     ("budget.gpuHours", 5.5),
     ("budget.mentorCost", 1),
+    ("budget.mentorTokens", 10**6),
     ("failurePolicy.rules", [{"action": "fail", "reasons": ["OutOfMemory"], "stages": []}]),
     ("deletePolicy", "orphan"),
     ("generations.approval", "manual"),

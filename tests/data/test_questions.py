@@ -214,6 +214,60 @@ def test_a_split_that_a_dataset_lacks_is_an_error_that_names_its_splits(tmp_path
         load_questions(QuestionSet(source="hub", path="data"), tmp_path)
 
 
+def hub_configurations(path: Path) -> None:
+    """A dataset of two configurations, one of which has a split that the other lacks."""
+    for config, splits in (("easy", ["train", "test"]), ("hard", ["train"])):
+        for split in splits:
+            rows = [{"title": f"{config} {split} {index}?"} for index in range(40)]
+            datasets.Dataset.from_list(rows).to_parquet(path / config / f"{split}.parquet")
+    card = "".join(
+        f"- config_name: {config}\n  data_files:\n"
+        + "".join(f"  - {{split: {split}, path: {config}/{split}.parquet}}\n" for split in splits)
+        for config, splits in (("easy", ["train", "test"]), ("hard", ["train"]))
+    )
+    (path / "README.md").write_text(f"---\nconfigs:\n{card}---\n", encoding="utf-8")
+
+
+def test_a_configuration_of_a_dataset_is_read_by_its_name_with_its_own_splits(tmp_path: Path) -> None:
+    hub_configurations(tmp_path / "data")
+    easy = load_questions(QuestionSet(source="hub", path="data", config="easy", split="test"), tmp_path)
+    assert [each.title for each in easy] == [f"easy test {index}?" for index in range(40)]
+    hard = read_questions(QuestionSet(source="hub", path="data", config="hard", split="train"), tmp_path)
+    assert hard.rows == 40
+    assert 0 < len(hard.questions) < 40, "a dataset with one split is split by question"
+    assert all(each.title.startswith("hard train") for each in hard.questions)
+
+
+@pytest.mark.parametrize(("config", "said"), [(None, "no configuration is said"), ("hrad", "no configuration 'hrad'")])
+def test_a_dataset_of_several_configurations_needs_the_name_of_one(
+    config: str | None, said: str, tmp_path: Path
+) -> None:
+    hub_configurations(tmp_path / "data")
+    with pytest.raises(DataError, match=f"{said}; set config to one of easy, hard"):
+        load_questions(QuestionSet(source="hub", path="data", config=config, split="train"), tmp_path)
+
+
+def test_a_split_that_a_configuration_lacks_is_told_with_the_configuration(tmp_path: Path) -> None:
+    hub_configurations(tmp_path / "data")
+    with pytest.raises(DataError, match="data, configuration easy: there is no split 'dev'; its splits are train, tes"):
+        load_questions(QuestionSet(source="hub", path="data", config="easy", split="dev"), tmp_path)
+
+
+@pytest.mark.parametrize(
+    "one", [QuestionSet(split="train", config="x"), QuestionSet(source="csv", path="x", config="x")]
+)
+def test_a_configuration_of_what_has_none_is_an_error(one: QuestionSet) -> None:
+    with pytest.raises(DataError, match="only datasets of the hub have configurations"):
+        load_questions(one, HERE)
+
+
+def test_a_file_uri_is_a_path_and_one_of_object_storage_is_an_error(tmp_path: Path) -> None:
+    write_lines(tmp_path / "q.jsonl", numbered(2))
+    assert len(load_questions(QuestionSet(source="jsonl", path=f"file://{tmp_path}/q.jsonl"), HERE)) == 2
+    with pytest.raises(DataError, match=r"s3://bucket/q\.jsonl: questions are read from files and from the hub"):
+        load_questions(QuestionSet(source="jsonl", path="s3://bucket/q.jsonl"), tmp_path)
+
+
 BROKEN: dict[str, tuple[str, bytes, QuestionColumns, str]] = {
     "not JSON": ("q.jsonl", b'{"title": "a"}\n' * 16 + b'{"title": \n', QuestionColumns(), r"q\.jsonl:17: not JSON"),
     "not UTF-8 in JSON": ("q.jsonl", b'{"title": "a"}\n{"title": "\xff"}', QuestionColumns(), r"q\.jsonl:2: not UTF-8"),

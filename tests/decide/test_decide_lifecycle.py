@@ -9,7 +9,7 @@ from decide_scenarios import START, UID, at, first, fresh, seen, spec, succeeded
 
 from perseid.api.base import replace
 from perseid.api.reasons import ConditionStatus, ConditionType, Phase, Reason
-from perseid.api.result import ModelRef
+from perseid.api.result import ModelRef, StageUsage
 from perseid.api.spec import EvolutionRunSpec
 from perseid.api.status import EvolutionRunStatus, Snapshot
 from perseid.decide import (
@@ -198,11 +198,44 @@ def test_the_cost_of_mentors_ends_the_run_when_it_reaches_the_budget() -> None:
     plan = first(wanted)
     result = succeeded(plan).runs[run_id_of(UID, 0, 0)].result
     assert result is not None
-    usage = {"distill": {"cost": 3.0}, "evaluate": {"cost": 2.5}}
+    usage = {"mentor-supervised": {"cost": 3.0}, "evaluate": {"cost": 2.5}}
     paid = type(result).model_validate({**result.model_dump(by_alias=False), "usage": usage})
     plan = go(wanted, plan, seen(plan, RunState.SUCCEEDED, result=paid), at(20))
     assert condition(plan.status, ConditionType.FAILED) == (ConditionStatus.TRUE, Reason.BUDGET_EXCEEDED)
     assert plan.status.usage.cost == 5.5
+
+
+def test_the_tokens_of_mentors_end_the_run_when_they_reach_the_budget() -> None:
+    wanted = spec({"methods": ["meteor"], "budget": {"mentorTokens": 2000}}, max=5, patience=5)
+    plan = first(wanted)
+    for generation, (phase, tokens) in enumerate([(Phase.RUNNING, 1999), (Phase.FAILED, 2000)]):
+        made = succeeded(plan, candidate=0.7).runs[run_id_of(UID, generation, 0)].result
+        assert made is not None
+        usage = {
+            "mentor-supervised": StageUsage(paid_tokens=tokens - 1 if generation == 0 else 0, prompt_tokens=10**6),
+            "self-assessment": StageUsage(paid_tokens=1, cost=0.25, completion_tokens=10**6),
+        }
+        plan = go(wanted, plan, seen(plan, RunState.SUCCEEDED, result=replace(made, usage=usage)), at(20 + generation))
+        assert (plan.status.phase, plan.status.usage.mentor_tokens) == (phase, tokens)
+    assert plan.status.usage.cost == 0.5
+    failed = plan.status.condition(ConditionType.FAILED)
+    assert failed is not None
+    assert failed.reason is Reason.BUDGET_EXCEEDED
+    assert "Mentors have used 2,000 tokens; budget.mentorTokens is 2,000." in failed.message
+    assert plan.status.promoted is not None
+    assert plan.status.promoted.generation == 1, "its best model stays"
+    assert plan.action is None
+
+
+def test_a_budget_that_is_raised_before_it_is_reached_lets_the_run_go_on() -> None:
+    low, high = (spec({"budget": {"mentorTokens": tokens}}, max=5, patience=5) for tokens in (100, 1000))
+    plan = first(low)
+    made = succeeded(plan).runs[run_id_of(UID, 0, 0)].result
+    assert made is not None
+    paid = replace(made, usage={"self-assessment": StageUsage(paid_tokens=100)})
+    assert go(low, plan, seen(plan, RunState.SUCCEEDED, result=paid), at(20)).status.phase is Phase.FAILED
+    plan = go(high, plan, seen(plan, RunState.SUCCEEDED, result=paid), at(20))
+    assert isinstance(plan.action, Submit)
 
 
 def test_the_next_generation_waits_for_its_approval() -> None:
@@ -235,6 +268,8 @@ def test_a_retry_within_an_approved_generation_needs_no_approval() -> None:
         ({"reasons": ["OutOfMemory"], "action": "fail"}, 1, Phase.FAILED),
         ({"reasons": ["OutOfMemory"], "stages": ["finetune"], "action": "ignore"}, 0, Phase.RUNNING),
         ({"reasons": ["OutOfMemory"], "stages": ["evaluate"], "action": "ignore"}, 1, Phase.RUNNING),
+        ({"stages": ["self-assessment", "finetune"], "action": "fail"}, 1, Phase.FAILED),
+        ({"stages": ["self-assessment", "self-evolution"], "action": "fail"}, 1, Phase.RUNNING),
         ({"reasons": ["RunFailed"], "action": "fail"}, 1, Phase.RUNNING),
         ({"action": "ignore"}, 0, Phase.RUNNING),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from functools import lru_cache
 
 from decide_scenarios import UID, at, fresh, result, spec
@@ -12,6 +13,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from perseid.api.base import replace
 from perseid.api.reasons import GenerationPhase, Reason
+from perseid.api.result import StageUsage
+from perseid.api.stages import STAGES, StageName
 from perseid.api.status import EvolutionRunStatus
 from perseid.decide import Observed, ObservedRun, Plan, RunState, Submit, Terminate, decide, run_id_of
 
@@ -35,12 +38,13 @@ class DriverMachine(RuleBasedStateMachine):
                 "suspendPolicy": st.sampled_from(["drain", "terminate"]),
                 "activeDeadlineSeconds": st.sampled_from([None, None, 500, 150_000]),
                 "startDeadlineSeconds": st.sampled_from([None, None, 60]),
-                "budget": st.sampled_from([{}, {}, {"gpuHours": 1.0}]),
+                "budget": st.sampled_from([{}, {}, {"gpuHours": 1.0}, {"mentorTokens": 1000}, {"mentorCost": 2.0}]),
                 "failurePolicy": st.sampled_from(
                     [
                         {},
                         {"rules": [{"reasons": ["OutOfMemory"], "action": "fail"}]},
                         {"rules": [{"reasons": ["Preempted"], "action": "count"}, {"action": "ignore"}]},
+                        {"rules": [{"stages": ["self-assessment"], "action": "fail"}]},
                     ]
                 ),
             }
@@ -106,6 +110,8 @@ class DriverMachine(RuleBasedStateMachine):
             assert replace(plan.status, stopping=[]) == replace(before, stopping=[])
         assert len(plan.status.model_dump_json(by_alias=True)) < 64 * 1024
         assert plan.status.usage.gpu_seconds >= before.usage.gpu_seconds
+        assert plan.status.usage.mentor_tokens >= before.usage.mentor_tokens
+        assert plan.status.usage.cost >= before.usage.cost
         assert plan.status.suspended_seconds >= before.suspended_seconds
         if crash == "before the write":
             return plan
@@ -124,8 +130,11 @@ class DriverMachine(RuleBasedStateMachine):
                 if self.approval == "manual" and submit.generation > 0:
                     assert self.approved is not None
                     assert self.approved >= submit.generation
-                hours = self.lifecycle["budget"].get("gpuHours")  # type: ignore[attr-defined]
-                assert hours is None or plan.status.usage.gpu_seconds < hours * 3600
+                budget: dict[str, float] = self.lifecycle["budget"]  # type: ignore[assignment]
+                used = plan.status.usage
+                assert used.gpu_seconds < budget.get("gpuHours", math.inf) * 3600
+                assert used.mentor_tokens < budget.get("mentorTokens", math.inf)
+                assert used.cost < budget.get("mentorCost", math.inf)
                 key = (submit.generation, submit.attempt)
                 assert submit.run_id == run_id_of(UID, *key)
                 assert self.keys.setdefault(submit.run_id, key) == key
@@ -185,11 +194,13 @@ class DriverMachine(RuleBasedStateMachine):
         candidate=st.sampled_from([None, 0.2, 0.39, 0.4, 0.41, 0.6, 0.9]),
         half_width=st.sampled_from([0.0, 0.05, 0.3]),
         fault=st.sampled_from(["", "", "", "no result", "bad result", "another run's result"]),
+        paid=st.sampled_from([StageUsage(), StageUsage(cost=1.25, paid_tokens=600)]),
     )
-    def the_run_succeeds(self, candidate: float | None, half_width: float, fault: str) -> None:
+    def the_run_succeeds(self, candidate: float | None, half_width: float, fault: str, paid: StageUsage) -> None:
         run_id = self.live()[0]
         generation, attempt = self.keys[run_id]
         made = result(generation, attempt, candidate=candidate, parent=0.4, half_width=half_width)
+        made = replace(made, usage={"mentor-supervised": paid, "evaluate": StageUsage(calls=3)})
         match fault:
             case "no result":
                 run = ObservedRun(RunState.SUCCEEDED)
@@ -203,10 +214,13 @@ class DriverMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.live())
     @rule(
-        reason=st.sampled_from([Reason.RUN_FAILED, Reason.OUT_OF_MEMORY, Reason.INFRASTRUCTURE_FAULT, Reason.PREEMPTED])
+        reason=st.sampled_from(
+            [Reason.RUN_FAILED, Reason.OUT_OF_MEMORY, Reason.INFRASTRUCTURE_FAULT, Reason.PREEMPTED]
+        ),
+        stage=st.sampled_from([None, *STAGES]),
     )
-    def the_run_fails(self, reason: Reason) -> None:
-        self.backend[self.live()[0]] = ObservedRun(RunState.FAILED, error="boom", reason=reason)
+    def the_run_fails(self, reason: Reason, stage: StageName | None) -> None:
+        self.backend[self.live()[0]] = ObservedRun(RunState.FAILED, error="boom", reason=reason, failed_stage=stage)
 
     @precondition(lambda self: self.live())
     @rule()

@@ -19,6 +19,7 @@ from perseid.engines.errors import (
     EndpointError,
     EndpointModelError,
     EndpointUnreachableError,
+    UnsupportedSamplingError,
 )
 from perseid.engines.openai_engine import OpenAIEngine
 from perseid.engines.protocol import Message, PromptTooLongError, Request, Sampling
@@ -309,4 +310,12 @@ async def test_an_opened_answer_is_sent_as_one_to_continue(endpoint: Endpoint) -
     assert endpoint.bodies[0]["continue_final_message"] is True
     assert endpoint.bodies[0]["add_generation_prompt"] is False
     assert json.dumps(endpoint.bodies[0]["messages"][-1]) == '{"role": "assistant", "content": "Step 1:"}'
+    await engine.close()
+
+
+async def test_a_beam_search_is_refused_before_anything_is_sent(endpoint: Endpoint) -> None:
+    engine = endpoint.engine()
+    with pytest.raises(UnsupportedSamplingError, match=r"model big\) cannot be asked for a beam search.*best-of-n"):
+        await engine.generate(ask(beams=4))
+    assert endpoint.bodies == []
     await engine.close()

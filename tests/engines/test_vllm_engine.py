@@ -17,7 +17,7 @@ import pytest_asyncio
 pytest.importorskip("vllm")
 
 from perseid.api.engine import VllmSpec
-from perseid.engines.errors import EngineClosedError, EngineDiedError
+from perseid.engines.errors import EngineClosedError, EngineDiedError, UnsupportedSamplingError
 from perseid.engines.models import resolve_model
 from perseid.engines.probe import Probe
 from perseid.engines.protocol import Engine, Message, PromptTooLongError, Request, Sampling, generate_all
@@ -102,6 +102,35 @@ async def test_choice_probabilities_are_exact_also_when_one_choice_begins_anothe
     assert scores == pytest.approx(other.completions[0].choice_logprobs, abs=1e-3)
     assert [c.text for c in mine.completions] == [c.text for c in other.completions]
     await reference.close()
+
+
+@shared_loop
+async def test_a_beam_search_gives_what_that_of_transformers_gives(engine: VllmEngine, tiny_model: Path) -> None:
+    reference: Engine = await TransformersEngine.open(tiny_model, "id", "float32", batch_size=1, max_model_len=2048)
+    first = await reference.generate(ask("hello", beams=4))
+    requests = [
+        ask("hello", beams=4),
+        ask("a longer question", beams=7, max_tokens=20),
+        ask("hello", beams=2, max_tokens=1),
+        ask("hello", beams=4, stop=(first.completions[0].text[3:5],), keep_stop=True),
+        ask("hello", beams=64, max_tokens=3),
+    ]
+    # Together, and beside requests of other kinds.
+    found = await generate_all(engine, [*requests, ask("other", temperature=1.0, n=3)])
+    for mine, request in zip(found, requests, strict=False):
+        other = await reference.generate(request)
+        assert [one.text for one in mine.completions] == [one.text for one in other.completions]
+        assert [one.finish_reason for one in mine.completions] == [one.finish_reason for one in other.completions]
+        assert mine.completions[0].mean_logprob == pytest.approx(other.completions[0].mean_logprob, abs=1e-3)
+        assert mine.usage.completion_tokens == other.usage.completion_tokens
+        assert mine.usage.prompt_tokens == other.usage.prompt_tokens
+    await reference.close()
+
+
+@shared_loop
+async def test_more_beams_than_vllm_may_score_are_refused(engine: VllmEngine) -> None:
+    with pytest.raises(UnsupportedSamplingError, match="64 beams at most"):
+        await engine.generate(ask("hello", beams=65))
 
 
 @shared_loop

@@ -26,9 +26,10 @@ from pydantic import ValidationError
 from kfp_double.failures import INVALID, Failure
 from kfp_double.parts import Look
 from perseid.api.attempt import Attempt
-from perseid.api.layout import PROGRESS, STAGES, Layout, read_stage_result
+from perseid.api.layout import PROGRESS, Layout, read_stage_result
 from perseid.api.progress import read_progress
 from perseid.api.spec import EvolutionRun
+from perseid.api.stages import STAGES
 from perseid.pipelines.generation import compile_pipeline, compile_template
 from perseid.processes import DIE_WITH
 
@@ -60,7 +61,7 @@ Compiled = tuple[dict[str, Any], dict[str, Any] | None]
 def compiled(run: EvolutionRun) -> Iterator[Compiled]:
     """What perseid.pipelines compiles for a run: the template that it shares with others, and its very own pipeline,
     which people start by hand."""
-    yield compile_template(run.spec.pipeline)
+    yield compile_template(run.spec.template)
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "pipeline.yaml"
         compile_pipeline(run, path)

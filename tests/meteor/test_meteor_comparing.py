@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from meteor_scripted import SAMPLING, CompletionEngine, completion, question, questions
 
 from perseid.data.records import Dropped, PreferencePair
-from perseid.engines.protocol import EngineError, Generation
+from perseid.engines.errors import UnsupportedSamplingError
+from perseid.engines.protocol import EngineError
 from perseid.engines.scripted import ScriptedEngine
 from perseid.evaluation.calibration import auc
 from perseid.meteor.agreement import agreement, agreement_change
@@ -262,8 +263,8 @@ async def test_two_decodings_with_one_answer_make_one_pair():
 
 async def test_a_decoding_that_cannot_be_had_is_an_error_before_anything_is_asked():
     engine = CompletionEngine(four)
-    with pytest.raises(DecodingError, match="beam"):
-        await make_pairs(questions(2), engine, "greedy", ["beam"], settings())
+    with pytest.raises(DecodingError, match="at least 2 beams"):
+        await make_pairs(questions(2), engine, "greedy", ["beam"], settings(n=1))
     with pytest.raises(DecodingError, match="decoder named search"):
         await make_pairs(questions(2), engine, "greedy", ["search"], settings())
     with pytest.raises(DecodingError, match="critique"):
@@ -273,13 +274,34 @@ async def test_a_decoding_that_cannot_be_had_is_an_error_before_anything_is_aske
     assert engine.requests == []
 
 
-async def test_an_engine_that_searches_by_beams_is_used():
-    class Beams(CompletionEngine):
-        async def beam(self, request, width):
-            self.width = width
-            return Generation((completion("Answer: beam", logprob=-1.0),))
+async def test_a_beam_search_is_asked_for_with_the_request():
+    def answer(request):
+        return [completion("Answer: beam", logprob=-1.0)] if request.sampling.beams else four(request)
 
-    engine = Beams(four)
+    engine = CompletionEngine(answer)
     made = await make_pairs([question()], engine, "greedy", ["beam"], settings())
     assert made.pairs[0].chosen == "Answer: beam"
-    assert engine.width == 4
+    asked = {one.sampling.beams: one.sampling for one in engine.requests}
+    assert set(asked) == {0, 4}
+    assert (asked[4].temperature, asked[4].top_p, asked[4].n) == (0.0, 1.0, 1)
+    assert asked[4].max_tokens == asked[0].max_tokens == SAMPLING.max_tokens
+
+
+async def test_a_decoder_named_beam_takes_the_place_of_the_engines():
+    async def beam(the_question):
+        return completion("Answer: elsewhere", logprob=-1.0)
+
+    engine = CompletionEngine(four)
+    made = await make_pairs([question()], engine, "greedy", ["beam"], settings(n=1, decoders={"beam": beam}))
+    assert made.pairs[0].chosen == "Answer: elsewhere"
+    assert [one.sampling.beams for one in engine.requests] == [0]
+
+
+async def test_an_engine_without_beams_stops_the_stage_instead_of_dropping_every_question():
+    def answer(request):
+        if request.sampling.beams:
+            raise UnsupportedSamplingError("no beams here")
+        return four(request)
+
+    with pytest.raises(UnsupportedSamplingError):
+        await make_pairs(questions(3), CompletionEngine(answer), "greedy", ["best-of-n", "beam"], settings())

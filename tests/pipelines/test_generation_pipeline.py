@@ -1,6 +1,6 @@
 """The compiled pipeline: its golden form, and where each field of a spec ends up in it.
 
-PERSEID_UPDATE_GOLDEN=1 writes the golden file anew; look at its difference before you commit it.
+PERSEID_UPDATE_GOLDEN=1 writes the golden files anew; look at their difference before you commit them.
 """
 
 from __future__ import annotations
@@ -18,14 +18,15 @@ import yaml
 from google.protobuf import json_format, struct_pb2
 
 from perseid.api.attempt import Attempt
-from perseid.api.layout import STAGES
+from perseid.api.base import replace
 from perseid.api.load import load_run
 from perseid.api.spec import EvolutionRun
-from perseid.pipelines.generation import compile_pipeline
+from perseid.api.stages import Method, StageName, module_of
+from perseid.pipelines.generation import build_template, compile_pipeline
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ("quickstart.yaml", "sra-mcts-8b.yaml")
-GOLDEN = Path(__file__).parent / "golden" / "generation.yaml"
+GOLDEN = Path(__file__).parent / "golden"
 IMAGE = "registry.example/perseid-stage@sha256:" + 64 * "a"
 
 EVERYTHING = {
@@ -40,6 +41,12 @@ EVERYTHING = {
     "retries": 3,
     "timeoutSeconds": 7200,
 }
+
+
+def of_methods(run: EvolutionRun, *methods: Method) -> EvolutionRun:
+    return replace(run, spec=replace(run.spec, methods=list(methods)))
+
+
 RUN = EvolutionRun.model_validate(
     {
         "metadata": {"name": "golden", "namespace": "research", "labels": {"a": "b"}},
@@ -61,16 +68,34 @@ RUN = EvolutionRun.model_validate(
                     "synthesize": EVERYTHING,
                     "convert": {"cpu": "500m", "memory": "512Mi"},
                     "finetune": {**EVERYTHING, "gpuType": "nvidia.com/gpu", "retries": 0},
+                    "selfAssessment": {**EVERYTHING, "memory": "32Gi"},
                 },
             },
         },
     }
 )
+RUNS: dict[str, EvolutionRun] = {
+    "generation": RUN,
+    "meteor": of_methods(RUN, "meteor"),
+    "both-methods": of_methods(RUN, "sra-mcts", "meteor"),
+}
+"""By the names of their golden files."""
+METEOR: list[StageName] = ["mentor-supervised", "self-assessment", "self-evolution"]
+Documents = dict[str, list[dict[str, Any]]]
 
 
 @pytest.fixture(scope="module")
-def compiled(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    return compile_to_documents(RUN, tmp_path_factory.mktemp("compiled"))
+def pipelines(tmp_path_factory: pytest.TempPathFactory) -> Documents:
+    """Each of them, compiled."""
+    return {name: compile_to_documents(run, tmp_path_factory.mktemp("compiled")) for name, run in RUNS.items()}
+
+
+@pytest.fixture(scope="module")
+def compiled(pipelines: Documents) -> list[dict[str, Any]]:
+    return pipelines["generation"]
+
+
+every_run = pytest.mark.parametrize("name", RUNS)
 
 
 def compile_to_documents(run: EvolutionRun, directory: Path) -> list[dict[str, Any]]:
@@ -95,24 +120,42 @@ def tasks(compiled: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     return found
 
 
-def test_the_pipeline_is_the_golden_one(compiled: list[dict[str, Any]]) -> None:
-    pipeline = {key: value for key, value in compiled[0].items() if key != "sdkVersion"}
-    text = yaml.safe_dump_all([pipeline, *compiled[1:]], sort_keys=True, width=120)
+@every_run
+def test_the_pipeline_is_the_golden_one(pipelines: Documents, name: str) -> None:
+    whole, *rest = pipelines[name]
+    pipeline = {key: value for key, value in whole.items() if key != "sdkVersion"}
+    text = yaml.safe_dump_all([pipeline, *rest], sort_keys=True, width=120)
+    golden = GOLDEN / f"{name}.yaml"
     if os.environ.get("PERSEID_UPDATE_GOLDEN"):
-        GOLDEN.write_text(text)
-    assert text == GOLDEN.read_text(), "run with PERSEID_UPDATE_GOLDEN=1 and look at the difference"
+        golden.write_text(text)
+    assert text == golden.read_text(), "run with PERSEID_UPDATE_GOLDEN=1 and look at the difference"
 
 
 def test_compiling_twice_gives_the_same_pipeline(compiled: list[dict[str, Any]], tmp_path: Path) -> None:
     assert compile_to_documents(RUN, tmp_path) == compiled
 
 
-def test_the_stages_run_one_after_the_other(compiled: list[dict[str, Any]]) -> None:
+@pytest.mark.parametrize(
+    ("methods", "meteor", "stages"),
+    [
+        (["sra-mcts"], METEOR, ["synthesize", "convert", "finetune", "evaluate"]),
+        (["meteor"], METEOR, [*METEOR, "evaluate"]),
+        (["meteor"], ["self-evolution", "mentor-supervised"], ["mentor-supervised", "self-evolution", "evaluate"]),
+        (["meteor", "sra-mcts"], METEOR, ["synthesize", "convert", "finetune", *METEOR, "evaluate"]),
+    ],
+)
+def test_the_stages_of_the_methods_run_one_after_the_other(
+    methods: list[str], meteor: list[str], stages: list[str], tmp_path: Path
+) -> None:
+    said = {"metadata": {"name": "stages"}, "spec": {"methods": methods, "meteor": {"stages": meteor}}}
+    compiled = compile_to_documents(EvolutionRun.model_validate(said), tmp_path)
     edges = {name: task.get("dependentTasks", []) for name, task in tasks(compiled).items()}
-    assert edges == {"synthesize": [], "convert": ["synthesize"], "finetune": ["convert"], "evaluate": ["finetune"]}
+    assert edges == {name: [before] if before else [] for before, name in zip([None, *stages], stages, strict=False)}
 
 
-def test_each_stage_takes_the_result_of_the_one_before(compiled: list[dict[str, Any]]) -> None:
+@every_run
+def test_each_stage_takes_the_result_of_the_one_before(pipelines: Documents, name: str) -> None:
+    compiled = pipelines[name]
     for name, task in tasks(compiled).items():
         taken = [
             value["taskOutputParameter"]["producerTask"]
@@ -122,16 +165,20 @@ def test_each_stage_takes_the_result_of_the_one_before(compiled: list[dict[str, 
         assert taken == task.get("dependentTasks", []), name
 
 
-def test_no_stage_is_cached(compiled: list[dict[str, Any]]) -> None:
-    assert [task["cachingOptions"].get("enableCache", False) for task in tasks(compiled).values()] == 4 * [False]
+@every_run
+def test_no_stage_is_cached(pipelines: Documents, name: str) -> None:
+    cached = [task["cachingOptions"].get("enableCache", False) for task in tasks(pipelines[name]).values()]
+    assert cached == len(RUNS[name].spec.stages) * [False]
 
 
-def test_every_stage_runs_in_the_specs_image(compiled: list[dict[str, Any]]) -> None:
-    assert {container(compiled, stage)["image"] for stage in STAGES} == {IMAGE}
+@every_run
+def test_every_stage_runs_in_the_specs_image(pipelines: Documents, name: str) -> None:
+    assert {container(pipelines[name], stage)["image"] for stage in RUNS[name].spec.stages} == {IMAGE}
 
 
-def test_resources_land_on_their_stage_alone(compiled: list[dict[str, Any]]) -> None:
-    resources = {stage: container(compiled, stage).get("resources", {}) for stage in STAGES}
+def test_resources_land_on_their_stage_alone(pipelines: Documents) -> None:
+    compiled = pipelines["both-methods"]
+    resources = {stage: container(compiled, stage).get("resources", {}) for stage in RUNS["both-methods"].spec.stages}
     full = resources["synthesize"]
     assert full["resourceCpuRequest"] == "8"
     assert "resourceCpuLimit" not in full
@@ -142,25 +189,32 @@ def test_resources_land_on_their_stage_alone(compiled: list[dict[str, Any]]) -> 
     assert resources["convert"]["resourceCpuRequest"] == "500m"
     assert resources["convert"]["resourceMemoryLimit"] == "512Mi"
     assert "accelerator" not in resources["convert"]
+    assert resources["self-assessment"]["resourceMemoryLimit"] == "32Gi"
+    assert resources["mentor-supervised"] == resources["self-evolution"] == {}
     assert resources["evaluate"] == {}
 
 
-def test_placement_lands_in_the_kubernetes_part_of_its_stage_alone(compiled: list[dict[str, Any]]) -> None:
-    placed = on_kubernetes(compiled, "synthesize")
+@pytest.mark.parametrize("stage", ["synthesize", "self-assessment"])
+def test_placement_lands_in_the_kubernetes_part_of_its_stage_alone(pipelines: Documents, stage: str) -> None:
+    compiled = pipelines["both-methods"]
+    placed = on_kubernetes(compiled, stage)
     assert placed["nodeSelector"]["labels"] == EVERYTHING["nodeSelector"]
     assert placed["podMetadata"]["labels"] == EVERYTHING["labels"]
     assert placed["activeDeadlineSeconds"] == "7200"
     shared, scratch = placed["emptyDirMounts"]
     assert shared == {"volumeName": "dshm", "mountPath": "/dev/shm", "medium": "Memory", "sizeLimit": "16Gi"}
     assert scratch == {"volumeName": "scratch", "mountPath": "/scratch", "sizeLimit": "200Gi"}
-    assert on_kubernetes(compiled, "convert").keys() == {"secretAsEnv"}
-    assert on_kubernetes(compiled, "evaluate").keys() == {"secretAsEnv"}
+    for other in ("convert", "mentor-supervised", "self-evolution", "evaluate"):
+        assert on_kubernetes(compiled, other).keys() == {"secretAsEnv"}
 
 
-def test_every_stage_has_the_environment_and_no_secret_stands_in_the_pipeline(compiled: list[dict[str, Any]]) -> None:
-    for stage in STAGES:
+@every_run
+def test_every_stage_has_the_environment_and_no_secret_stands_in_the_pipeline(pipelines: Documents, name: str) -> None:
+    compiled = pipelines[name]
+    for stage in RUNS[name].spec.stages:
         variables = {one["name"]: one["value"] for one in container(compiled, stage)["env"]}
-        scratch = {"PERSEID_SCRATCH_DIR": "/scratch"} if stage in ("synthesize", "finetune") else {}
+        roomy = ("synthesize", "finetune", "self-assessment")
+        scratch = {"PERSEID_SCRATCH_DIR": "/scratch"} if stage in roomy else {}
         assert variables == {"AWS_REGION": "here", **scratch}
         secrets = {
             entry["keyToEnv"][0]["envVar"]: (entry["secretName"], entry["keyToEnv"][0]["secretKey"])
@@ -169,24 +223,30 @@ def test_every_stage_has_the_environment_and_no_secret_stands_in_the_pipeline(co
         assert secrets == {"AWS_SECRET_ACCESS_KEY": ("storage", "secret-key"), "OPENAI_API_KEY": ("mentor", "token")}
 
 
-def test_retries_are_asked_for_only_where_the_spec_does(compiled: list[dict[str, Any]]) -> None:
-    policies = {name: task.get("retryPolicy", {}).get("maxRetryCount") for name, task in tasks(compiled).items()}
-    assert policies == {"synthesize": 3, "convert": None, "finetune": None, "evaluate": None}
+def test_retries_are_asked_for_only_where_the_spec_does(pipelines: Documents) -> None:
+    every = tasks(pipelines["both-methods"])
+    policies = {name: task.get("retryPolicy", {}).get("maxRetryCount") for name, task in every.items()}
+    assert policies == {**dict.fromkeys(every), "synthesize": 3, "self-assessment": 3}
 
 
-def test_no_command_installs_anything(compiled: list[dict[str, Any]]) -> None:
-    for stage in STAGES:
+@every_run
+def test_no_command_installs_anything(pipelines: Documents, name: str) -> None:
+    compiled = pipelines[name]
+    for stage in RUNS[name].spec.stages:
         command = " ".join([*container(compiled, stage)["command"], *container(compiled, stage)["args"]])
         assert "pip" not in re.sub(r"pipeline", "", command), stage
 
 
-def test_the_body_of_every_stage_is_one_call_into_the_stages(compiled: list[dict[str, Any]]) -> None:
-    for stage in STAGES:
+@every_run
+def test_the_body_of_every_stage_is_one_call_into_the_stages(pipelines: Documents, name: str) -> None:
+    compiled = pipelines[name]
+    for stage in RUNS[name].spec.stages:
         (function,) = [
             node
             for node in ast.parse(container(compiled, stage)["command"][-1]).body
             if isinstance(node, ast.FunctionDef)
         ]
+        assert function.name == module_of(stage)
         docstring, imported, returned = function.body
         assert ast.get_docstring(function), docstring
         assert ast.unparse(imported) == "from perseid.stages.kfp import run_component"
@@ -210,7 +270,31 @@ def test_an_example_compiles_to_far_less_than_kubernetes_takes(name: str, tmp_pa
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["pipeline.yaml"], "scratch files were left"
 
 
-@pytest.mark.parametrize("run", [RUN, *(load_run(ROOT / "examples" / name) for name in EXAMPLES)])
+def test_every_stage_that_trains_gives_its_model_to_the_ui(pipelines: Documents) -> None:
+    components = pipelines["both-methods"][0]["components"]
+    models = {
+        name.removeprefix("comp-")
+        for name, one in components.items()
+        if one["outputDefinitions"]["artifacts"].get("model", {}).get("artifactType", {}).get("schemaTitle")
+        == "system.Model"
+    }
+    assert models == {"finetune", *METEOR}
+
+
+def test_runs_that_agree_in_stages_and_pipeline_share_their_template_and_others_do_not() -> None:
+    run = RUNS["meteor"]
+    questions = replace(run.spec.meteor.questions, test=[])
+    other = replace(run.spec, seed=8, meteor=replace(run.spec.meteor, questions=questions))
+    assert other.template == run.spec.template
+    fewer = replace(run.spec, meteor=replace(run.spec.meteor, stages=["self-evolution"]))
+    assert fewer.template != run.spec.template
+    unused = replace(RUN.spec, meteor=replace(RUN.spec.meteor, stages=["self-evolution"]))
+    assert unused.template == RUN.spec.template, "stages of a method that the run does not have are none of its own"
+    description = "One generation: mentor-supervised, self-assessment, self-evolution, evaluate."
+    assert build_template(run.spec.template).pipeline_spec.pipeline_info.description == description
+
+
+@pytest.mark.parametrize("run", [*RUNS.values(), *(load_run(ROOT / "examples" / name) for name in EXAMPLES)])
 def test_an_attempt_survives_kfps_struct_in_which_every_number_is_a_float(run: EvolutionRun) -> None:
     attempt = Attempt(
         run=run,
@@ -231,6 +315,16 @@ def test_an_attempt_survives_kfps_struct_in_which_every_number_is_a_float(run: E
 def test_the_pipelines_parameters_are_what_an_attempt_gives(compiled: list[dict[str, Any]]) -> None:
     attempt = Attempt(run=RUN, run_id="x", generation=0, number=0, storage="/s", start_model="m")
     assert set(attempt.arguments()) == set(compiled[0]["root"]["inputDefinitions"]["parameters"])
+
+
+def test_the_budget_of_the_moment_is_what_an_attempt_is_told() -> None:
+    spec = RUNS["meteor"].spec
+    budget = replace(spec.budget, mentor_cost=2.5, mentor_tokens=10**6)
+    run = replace(RUNS["meteor"], spec=replace(spec, budget=budget, suspend=True))
+    attempt = Attempt(run=run, run_id="x", generation=0, number=0, storage="/s", start_model="m")
+    told = EvolutionRun.model_validate(attempt.arguments()["run"])
+    assert told.spec.budget == budget
+    assert not told.spec.suspend, "what else may change under way is no stage's business"
 
 
 def test_the_same_run_compiles_to_the_same_bytes_in_every_process(tmp_path: Path) -> None:

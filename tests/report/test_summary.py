@@ -10,10 +10,13 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from perseid.api.base import replace
 from perseid.api.layout import Layout
+from perseid.api.meteor import QuestionsSpec
 from perseid.api.reasons import Phase
 from perseid.api.result import Gain, GenerationResult, ModelRef, Score, SetResult, StageUsage, YieldCounts
 from perseid.api.spec import EvolutionRun
+from perseid.api.stages import Method
 from perseid.api.status import EvolutionRunStatus
 from perseid.cli.tables import percent, print_summary
 from perseid.decide import Observed, ObservedRun, RunState, decide
@@ -198,6 +201,41 @@ def test_a_run_that_has_only_begun_has_a_summary_without_numbers(tmp_path: Path)
     summary = summarise(RUN, fabricate(tmp_path), tmp_path)
     assert (summary.phase, summary.sets, summary.generations, summary.seconds) == ("Running", [], [], 0)
     assert shown(summary).startswith("Running. ")
+
+
+def test_a_run_of_both_methods_is_compared_on_problems_and_on_questions(tmp_path: Path) -> None:
+    questions = {"dev": {"split": "dev", "name": "asked"}, "test": [{"split": "test", "name": "asked-unseen"}]}
+    status = fabricate(tmp_path, BETTER)
+    for title in ("asked", "asked-unseen"):
+        write_scores(tmp_path, title, "base", WORSE)
+        write_scores(tmp_path, title, "model0", BETTER)
+    meteor = replace(RUN.spec.meteor, questions=QuestionsSpec.model_validate(questions))
+
+    def sets(*methods: Method) -> list[tuple[str, bool]]:
+        run = replace(RUN, spec=replace(RUN.spec, methods=list(methods), meteor=meteor))
+        summary = summarise(run, status, tmp_path)
+        assert all(one.promoted is not None and one.promoted[0] == 0.6875 for one in summary.sets)
+        return [(one.name, one.decides) for one in summary.sets]
+
+    assert sets("sra-mcts") == [("dev", True), ("held-out", False)]
+    assert sets("meteor") == [("asked", True), ("asked-unseen", False)]
+    assert sets("meteor", "sra-mcts") == [("dev", True), ("asked", True), ("held-out", False), ("asked-unseen", False)]
+
+
+def test_what_mentors_and_judges_have_cost_is_on_the_screen_and_nothing_of_it_where_there_were_none(
+    tmp_path: Path,
+) -> None:
+    status = fabricate(tmp_path, BETTER)
+    assert "mentors" not in shown(summarise(RUN, status, tmp_path))
+    path = Layout(tmp_path, 0, 0).result
+    result = GenerationResult.model_validate_json(path.read_bytes())
+    paid = {"mentor-supervised": StageUsage(cost=1.5, paid_tokens=30_000), "self-assessment": StageUsage(cost=0.25)}
+    path.write_text(replace(result, usage={**result.usage, **paid}).model_dump_json(by_alias=True))
+    summary = summarise(RUN, status, tmp_path)
+    assert (summary.mentor_tokens, summary.mentor_cost, summary.currency) == (30_000, 1.75, "USD")
+    text = shown(summary)
+    assert "mentors and judges: 30,000 tokens, 1.75 USD" in text
+    assert "mentor-supervised" in text
 
 
 def test_the_summary_is_plain_json(tmp_path: Path) -> None:

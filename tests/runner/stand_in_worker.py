@@ -28,13 +28,9 @@ def main(submission: Path) -> None:
         case "write nonsense":
             (directory / "result.json").write_text('{"generation": -1}')
         case "fail in convert":
-            for stage, told in (
-                ("synthesize", {"state": "done"}),
-                ("convert", {"state": "failed", "error": "no disk"}),
-            ):
-                (directory / stage).mkdir()
-                (directory / stage / "result.json").write_text(json.dumps({"stage": stage, **told}))
-            raise SystemExit(1)
+            fail(directory, "synthesize", "convert", "no disk")
+        case "fail in self-assessment":
+            fail(directory, "mentor-supervised", "self-assessment", "no judge")
         case "be killed in synthesize":
             (directory / "synthesize").mkdir()
             os.kill(os.getpid(), 9)
@@ -48,6 +44,13 @@ def main(submission: Path) -> None:
             environment = {**os.environ, DIE_WITH: str(os.getpid())}
             script = f"'{sys.executable}' -c '{stage}; time.sleep(600)' > '{directory / 'ready'}'\n:\n"
             subprocess.run(["sh", "-ec", script], check=False, env=environment)
+
+
+def fail(directory: Path, done: str, failed: str, error: str) -> None:
+    for stage, told in ((done, {"state": "done"}), (failed, {"state": "failed", "error": error})):
+        (directory / stage).mkdir()
+        (directory / stage / "result.json").write_text(json.dumps({"stage": stage, **told}))
+    raise SystemExit(1)
 
 
 main(Path(sys.argv[1]))

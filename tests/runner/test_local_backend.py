@@ -105,16 +105,26 @@ def test_a_failure_says_the_failed_stage_its_error_and_the_log(world: World) -> 
     seen = world.run("fail in convert")
     assert seen.state is RunState.FAILED
     assert seen.error == f"convert: no disk (log: {world.place / 'log.txt'})"
+    assert seen.failed_stage == "convert"
+
+
+def test_a_failure_in_a_stage_of_meteor_is_told_with_its_name(world: World) -> None:
+    seen = world.run("fail in self-assessment")
+    assert seen.error == f"self-assessment: no judge (log: {world.place / 'log.txt'})"
+    assert seen.failed_stage == "self-assessment"
 
 
 def test_a_stage_that_was_killed_is_said_to_have_left_no_result(world: World) -> None:
     seen = world.run("be killed in synthesize")
     assert seen.state is RunState.FAILED
     assert "synthesize ended without a result; was it killed, or out of memory?" in (seen.error or "")
+    assert seen.failed_stage == "synthesize"
 
 
 def test_a_pipeline_that_breaks_outside_its_stages_says_its_exit_code(world: World) -> None:
-    assert "exit code 3" in (world.run("break").error or "")
+    seen = world.run("break")
+    assert "exit code 3" in (seen.error or "")
+    assert seen.failed_stage is None
 
 
 def test_an_end_is_remembered_by_the_next_backend_and_nothing_runs_again(world: World) -> None:

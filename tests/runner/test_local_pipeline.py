@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from tiny_run import environment, write_run
 
-from perseid.api.layout import PROGRESS, STAGES, Layout, read_stage_result
+from perseid.api.layout import PROGRESS, Layout, read_stage_result
+from perseid.api.load import load_run
 from perseid.api.reasons import GenerationPhase
 from perseid.api.result import parse_result
 from perseid.api.status import EvolutionRunStatus
@@ -67,7 +68,7 @@ def test_a_killed_run_leaves_no_process_and_goes_on_to_its_end(tmp_path: Path) -
 
     result = parse_result(layout.result.read_bytes())
     assert result.yields.kept + sum(result.yields.dropped.values()) == result.yields.total
-    stages = {stage: read_stage_result(layout.stage(stage)) for stage in STAGES}
+    stages = {stage: read_stage_result(layout.stage(stage)) for stage in load_run(file).spec.stages}
     assert all(one is not None and one.state == "done" for one in stages.values())
     converted = stages["convert"]
     assert converted is not None

@@ -75,6 +75,57 @@ def test_a_model_that_is_no_relative_path_stays_as_it_is(tmp_path: Path, ref: st
     assert absolute_paths(make_run(model={"ref": ref}), tmp_path).spec.model.ref == ref
 
 
+def test_paths_of_questions_answers_and_records_start_at_the_directory_of_the_file(tmp_path: Path) -> None:
+    endpoint = {"baseUrl": "http://localhost:1/v1", "model": "strong"}
+    run = make_run(
+        meteor={
+            "questions": {
+                "train": {"source": "jsonl", "path": "data/train.jsonl"},
+                "dev": {"source": "csv", "path": "/data/dev.csv"},
+                "test": [
+                    {"source": "parquet", "path": "../test.parquet"},
+                    {"source": "pack", "split": "test"},
+                    {"source": "hub", "path": "org/name"},
+                    {"source": "hub", "path": "./dataset"},
+                ],
+            },
+            "mentor": {"type": "recorded", "path": "answers/mentor.jsonl"},
+            "judge": {"type": "openai", "openai": endpoint, "record": "paid/judge.jsonl"},
+        }
+    )
+    meteor = absolute_paths(run, tmp_path / "here").spec.meteor
+    here = str(tmp_path / "here")
+    assert meteor.questions.train.path == f"{here}/data/train.jsonl"
+    assert meteor.questions.dev.path == "/data/dev.csv"
+    assert [one.path for one in meteor.questions.test] == [
+        f"{tmp_path}/test.parquet", None, "org/name", f"{here}/dataset"
+    ]  # fmt: skip
+    assert (meteor.mentor.path, meteor.mentor.record) == (f"{here}/answers/mentor.jsonl", None)
+    assert (meteor.judge.path, meteor.judge.record) == (None, f"{here}/paid/judge.jsonl")
+
+
+@pytest.mark.parametrize("ref", ["org/name", "embedded:smollm2-135m-instruct", "s3://bucket/model", "/models/x"])
+def test_a_mentors_model_is_a_path_only_where_it_says_so(tmp_path: Path, ref: str) -> None:
+    def refs(given: str) -> list[str | None]:
+        role = {"type": "model", "ref": given}
+        meteor = absolute_paths(make_run(meteor={"mentor": role, "judge": role}), tmp_path).spec.meteor
+        return [meteor.mentor.ref, meteor.judge.ref]
+
+    assert refs(ref) == [ref, ref]
+    assert refs("./strong") == [str(tmp_path / "strong")] * 2
+
+
+@pytest.mark.parametrize("uri", ["s3://bucket/a.jsonl", "file:///data/a.jsonl", "pack"])
+def test_uris_and_the_pack_stay_as_they_are(tmp_path: Path, uri: str) -> None:
+    run = make_run(meteor={"mentor": {"type": "recorded", "path": uri}})
+    assert absolute_paths(run, tmp_path).spec.meteor.mentor.path == uri
+    if uri != "pack":
+        questions = {"train": {"source": "jsonl", "path": uri}}
+        role = {"type": "model", "ref": "org/name", "record": uri}
+        meteor = absolute_paths(make_run(meteor={"questions": questions, "judge": role}), tmp_path).spec.meteor
+        assert (meteor.questions.train.path, meteor.judge.record) == (uri, uri)
+
+
 def test_a_path_means_the_same_run_from_wherever_it_is_read(tmp_path: Path) -> None:
     run = make_run(problems={"train": {"source": "jsonl", "path": "../shared/train.jsonl"}})
     (tmp_path / "here").mkdir()

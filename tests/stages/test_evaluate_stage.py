@@ -11,7 +11,6 @@ from perseid.api.layout import Layout
 from perseid.api.result import GenerationResult, YieldCounts
 from perseid.api.spec import EvolutionRun
 from perseid.data.jsonl import write_json
-from perseid.data.problems import load_problems
 from perseid.engines import lazy
 from perseid.engines.models import ResolvedModel
 from perseid.engines.protocol import Request
@@ -19,7 +18,7 @@ from perseid.engines.scripted import ScriptedEngine
 from perseid.stages import evaluate
 from perseid.stages.context import StageContext
 from perseid.stages.progress import ProgressWriter
-from perseid.stages.scoring import score_model
+from perseid.stages.scoring import score_model, scored_sets
 
 MODEL = ResolvedModel(Path("/nowhere"), "m" * 64)
 ANSWERS = {"one": "```python\ndef one():\n    return 1\n```", "two": "```python\ndef two():\n    return 1\n```"}
@@ -106,8 +105,7 @@ async def test_an_evaluation_that_was_killed_between_two_sets_reports_all_that_i
     calm = await evaluate.run(context(tmp_path / "calm"))
 
     killed = context(tmp_path / "killed")
-    dev = killed.spec.problems.dev
-    await score_model(killed, MODEL, [(dev, load_problems(dev, Path("/")))], "the start model")
+    await score_model(killed, MODEL, scored_sets(killed)[:1], "the start model")
     asked = len(engine.requests)
     resumed = await evaluate.run(killed)
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from perseid.api.base import ApiModel, Text
+from perseid.api.base import ApiModel, Text, replace
 from perseid.api.identity import definition
 from perseid.api.spec import EvolutionRun
 
@@ -33,10 +33,12 @@ class Attempt(ApiModel):
         return self.run.spec.model.revision if self.start_model == self.run.spec.model.ref else None
 
     def arguments(self) -> dict[str, Any]:
-        """The attempt as the arguments of its pipeline: the run without what may change while it is under way, and
-        without null, which KFP lacks."""
+        """The attempt as the arguments of its pipeline: the run without what may change while it is under way, but for
+        the budget, which holds for each attempt as it is at its start; and without null, which KFP lacks."""
+        run = definition(self.run)
+        run = replace(run, spec=replace(run.spec, budget=self.run.spec.budget))
         return {
-            "run": definition(self.run).model_dump(mode="json", by_alias=True, exclude_none=True),
+            "run": run.model_dump(mode="json", by_alias=True, exclude_none=True),
             "run_id": self.run_id,
             "generation": self.generation,
             "attempt": self.number,

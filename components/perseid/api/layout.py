@@ -19,7 +19,6 @@ from pathlib import Path
 from perseid.api.attempt import Attempt
 from perseid.api.result import StageResult
 
-STAGES = ("synthesize", "convert", "finetune", "evaluate")
 RESULT = "result.json"
 PROGRESS = "progress.json"
 JOURNAL = "journal.jsonl"
@@ -99,6 +98,11 @@ class Layout:
     def earlier(self, name: str) -> list[Path]:
         """The same stage's directories in earlier attempts, the newest first."""
         return [self._attempt(number) / name for number in reversed(range(self.attempt))]
+
+    def attempts(self, generation: int) -> list[Path]:
+        """The directories of a generation's attempts that are there, in their order."""
+        directories = (self.root / attempt_key(generation, 0)).parent.glob("*")
+        return sorted((path for path in directories if path.name.isdigit()), key=lambda path: int(path.name))
 
     @property
     def evaluations(self) -> Path:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from perseid.api.base import ApiModel, Text
-from perseid.api.pipeline import StageName
+from perseid.api.stages import StageName
 
 Seconds = Annotated[int, Field(ge=1, le=315_360_000)]
 """Up to ten years."""
@@ -44,7 +44,11 @@ class BudgetSpec(ApiModel):
     gpu_hours: Annotated[float, Field(gt=0, le=1e9)] | None = None
     """GPUs times hours, over all generations and attempts. Default: no limit."""
     mentor_cost: Annotated[float, Field(gt=0, le=1e9)] | None = None
-    """Cost of paid mentors and judges, in the currency of their price table. Default: no limit."""
+    """Cost of paid mentors and judges, in the currency of their price table. No call is made that could exceed it.
+    Default: no limit."""
+    mentor_tokens: Annotated[int, Field(ge=1, le=10**15)] | None = None
+    """Tokens of paid mentors and judges, prompts and answers. No call is made that could exceed it. Default: no
+    limit."""
 
 
 FailureReason = Literal[

@@ -9,12 +9,9 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from perseid.api.base import ApiModel, Text
+from perseid.api.base import ApiModel, Fraction, Text
 from perseid.api.engine import OpenAISpec, SamplingSpec
-
-MeteorStage = Literal["mentor-supervised", "self-assessment", "self-evolution"]
-METEOR_STAGES: tuple[MeteorStage, ...] = ("mentor-supervised", "self-assessment", "self-evolution")
-"""In the paper's order."""
+from perseid.api.stages import METEOR_STAGES, MeteorStages
 
 Price = Annotated[float, Field(ge=0.0, le=1e6)]
 
@@ -49,6 +46,9 @@ class MentorSpec(ApiModel):
     """What its tokens cost; `spec.budget.mentorCost` is in this currency."""
     sampling: SamplingSpec = SamplingSpec(temperature=0.7, max_tokens=1024)
     """How its answers are decoded."""
+    record: Text | None = None
+    """File that the answers of `type: openai` and `model` are added to: `type: recorded` reads it. A relative path
+    starts at the YAML file. Default: none."""
 
     @model_validator(mode="after")
     def _type_has_what_it_needs(self) -> Self:
@@ -74,6 +74,8 @@ class JudgeSpec(ApiModel):
     """What its tokens cost."""
     max_tokens: Annotated[int, Field(ge=16, le=131_072)] = 512
     """Longest verdict. Judges decode greedily."""
+    record: Text | None = None
+    """As a mentor's."""
 
     @model_validator(mode="after")
     def _type_has_what_it_needs(self) -> Self:
@@ -110,6 +112,8 @@ class QuestionSet(ApiModel):
     """The file, or the dataset's id. A relative path starts at the YAML file."""
     split: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$", max_length=64)] | None = None
     """`train`, `dev` or `test`. A source without splits of its own is split by question, so that none crosses."""
+    config: Text | None = None
+    """Configuration of a dataset of the hub that has several."""
     columns: QuestionColumns = QuestionColumns()
     """Of files and datasets."""
     limit: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
@@ -151,6 +155,8 @@ class SelfAssessmentSpec(ApiModel):
     """Verdicts become training data too."""
     sampling: SamplingSpec = SamplingSpec(temperature=0.7, top_p=0.9, max_tokens=512)
     """How answers are decoded."""
+    tolerance: Fraction = 0.02
+    """Loss of pass@1 on dev that a training may bring; after a greater one it is rolled back."""
 
 
 Decoding = Literal["greedy", "sample", "beam", "best-of-n", "search"]
@@ -162,7 +168,14 @@ class SelfEvolutionSpec(ApiModel):
     cheap: Decoding = "greedy"
     """What is to become better."""
     expensive: Annotated[list[Decoding], Field(min_length=1, max_length=5)] = ["best-of-n"]
-    """What it learns from."""
+    """What it learns from. `beam` needs `engine.type: transformers`."""
+    critique: Literal["likelihood", "self-verdict"] = "likelihood"
+    """How the learner chooses among its own answers, and by which an expensive answer must be better than the cheap
+    one. `likelihood`: mean log-probability of a token. `self-verdict`: how likely it calls the answer right."""
+    critique_margin: Annotated[float, Field(ge=0.0, le=100.0)] = 0.0
+    """How much better, in the critique's unit."""
+    sampling: SamplingSpec = SamplingSpec(temperature=0.8, max_tokens=512)
+    """How the samples of `sample` and `best-of-n` are decoded; the longest answer and the stop texts count for all."""
     n: Annotated[int, Field(ge=2, le=64)] = 8
     """Beams, or samples of `best-of-n`."""
     objective: Literal["dpo", "ipo", "contrastive"] = "dpo"
@@ -193,6 +206,8 @@ class QuestionsSpec(ApiModel):
 class MeteorSpec(ApiModel):
     """A domain, its mentor and its judge, and how each stage goes."""
 
+    stages: MeteorStages = list(METEOR_STAGES)
+    """Which stages a generation goes through. Their order is always the paper's."""
     field: Text = "units of measurement"
     """The field of knowledge, as prompts name it."""
     questions: QuestionsSpec = QuestionsSpec()
@@ -207,3 +222,12 @@ class MeteorSpec(ApiModel):
     """Stage 2."""
     self_evolution: SelfEvolutionSpec = SelfEvolutionSpec()
     """Stage 3."""
+
+    @model_validator(mode="after")
+    def _one_currency(self) -> Self:
+        if self.mentor.price.currency != self.judge.price.currency:
+            raise ValueError(
+                f"mentor.price is in {self.mentor.price.currency} and judge.price in {self.judge.price.currency}: one"
+                " budget needs one currency"
+            )
+        return self

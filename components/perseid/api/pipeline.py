@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field
 
 from perseid.api.base import ApiModel, Text
+from perseid.api.stages import StageName, module_of
 
 LabelName = Annotated[str, Field(min_length=1, max_length=317)]
 """A label's key: a prefix of 253 characters, a slash, and a name of 63."""
 LabelValue = Annotated[str, Field(max_length=63)]
-StageName = Literal["synthesize", "convert", "finetune", "evaluate"]
 
 
 EnvName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,127}$", max_length=128)]
@@ -75,12 +75,18 @@ class StagesSpec(ApiModel):
     """Plan to code, and verification."""
     finetune: ResourcesSpec = ResourcesSpec()
     """Training."""
+    mentor_supervised: ResourcesSpec = ResourcesSpec()
+    """METEOR's first stage: a mentor's answers, and training on them."""
+    self_assessment: ResourcesSpec = ResourcesSpec()
+    """METEOR's second stage: answers, verdicts and training, several times over."""
+    self_evolution: ResourcesSpec = ResourcesSpec()
+    """METEOR's third stage: pairs of answers, and training on them."""
     evaluate: ResourcesSpec = ResourcesSpec()
     """Scoring."""
 
     def of(self, stage: StageName) -> ResourcesSpec:
         """The resources of one stage."""
-        found: ResourcesSpec = getattr(self, stage)
+        found: ResourcesSpec = getattr(self, module_of(stage))
         return found
 
 
@@ -99,3 +105,12 @@ class PipelineSpec(ApiModel):
         None
     )
     """Service account of the stages' pods. Default: KFP's own."""
+
+
+class GenerationTemplate(ApiModel):
+    """What a generation's compiled pipeline depends on: runs that agree in it share one."""
+
+    stages: list[StageName]
+    """In their order."""
+    pipeline: PipelineSpec
+    """Images, resources, environment."""

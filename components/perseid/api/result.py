@@ -121,6 +121,8 @@ class StageUsage(RecordedModel):
     """Wall-clock time, over all restarts of the stage."""
     cost: Annotated[float, Field(ge=0.0)] = 0.0
     """Of paid models, in the currency of their price table."""
+    paid_tokens: Count = 0
+    """Of paid models, prompts and answers; the counts above have them too."""
 
 
 class StageResult(RecordedModel):
@@ -144,6 +146,52 @@ class StageResult(RecordedModel):
         return self
 
 
+class StageScore(RecordedModel):
+    """What a stage changed: the dev score of the model that it made."""
+
+    stage: Text
+    model_id: Text
+    score: Score
+    gain: Gain
+    """Over the model that the stage started from, paired by problem."""
+
+
+class WinRate(RecordedModel):
+    """A set's answers of the generation's model against those of its start model, judged in both orders."""
+
+    set: Text
+    """The set's title."""
+    criterion: Text
+    questions: Count
+    """With a verdict."""
+    unjudged: Count = 0
+    won: Fraction
+    tied: Fraction
+    """Orders that disagree are a tie."""
+    lost: Fraction
+    win_rate: Fraction
+    """Won, and half of what was tied: 0.5 is a draw."""
+    low: Fraction
+    high: Fraction
+
+
+JudgeScore = Annotated[float, Field(ge=0.0, le=10.0)]
+
+
+class MeanScore(RecordedModel):
+    """A judge's scores of one model's answers to a set, each by itself."""
+
+    set: Text
+    """The set's title."""
+    model: Literal["parent", "candidate"]
+    mean: JudgeScore
+    low: JudgeScore
+    high: JudgeScore
+    scored: Count
+    """Questions with a score."""
+    unscored: Count = 0
+
+
 class GenerationResult(RecordedModel):
     """The `result.json` of an attempt, written by its last stage. Without it a run that succeeded is not a success."""
 
@@ -159,8 +207,14 @@ class GenerationResult(RecordedModel):
     """Why there is no candidate."""
     dev: SetResult | None = None
     """Decides the promotion. May be absent only where there is no candidate."""
-    test: Annotated[list[SetResult], Field(max_length=16)] = []
-    """For the report only."""
+    test: Annotated[list[SetResult], Field(max_length=40)] = []
+    """For the report only. Where two dev sets decide together, their own scores come first."""
+    lineage: Annotated[list[StageScore], Field(max_length=8)] = []
+    """Models that the attempt's stages have made on its way, in their order, where there are several."""
+    wins: Annotated[list[WinRate], Field(max_length=128)] = []
+    """By set and criterion, where a model judges."""
+    judged: Annotated[list[MeanScore], Field(max_length=64)] = []
+    """By set and model, where a model judges."""
     yields: YieldCounts
     """What became of the answers that could have been training data."""
     usage: dict[str, StageUsage] = {}

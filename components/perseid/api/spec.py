@@ -12,8 +12,10 @@ from pydantic import Field
 from perseid.api.base import API_VERSION, APPROVED_GENERATION, KIND, RUN_NAME, ApiModel, Text
 from perseid.api.engine import EngineSpec, ModelSpec
 from perseid.api.lifecycle import GenerationsSpec, LifecycleSpec
-from perseid.api.pipeline import PipelineSpec
+from perseid.api.meteor import MeteorSpec
+from perseid.api.pipeline import GenerationTemplate, PipelineSpec
 from perseid.api.problems import ProblemsSpec
+from perseid.api.stages import Methods, StageName, stages_of
 from perseid.api.synthesis import ConversionSpec, SandboxSpec, SynthesisSpec
 from perseid.api.training import EvaluationSpec, FinetuneSpec
 
@@ -35,6 +37,9 @@ class DefinitionSpec(ApiModel):
     """The model that generation 0 starts from."""
     engine: EngineSpec = EngineSpec()
     """What runs the model."""
+    methods: Methods = ["sra-mcts"]
+    """How a generation learns. `sra-mcts`: plans found by search, turned into verified code. `meteor`: a domain, from a
+    mentor, then from its own judgement, then from itself. Both: SRA-MCTS first, and METEOR goes on from its model."""
     problems: ProblemsSpec = ProblemsSpec()
     """Which problems are learned from, which decide and which are only reported."""
     synthesis: SynthesisSpec = SynthesisSpec()
@@ -45,6 +50,8 @@ class DefinitionSpec(ApiModel):
     """Limits on generated code."""
     finetune: FinetuneSpec = FinetuneSpec()
     """Supervised fine-tuning."""
+    meteor: MeteorSpec = MeteorSpec()
+    """METEOR: the domain, its mentor and judge, and its stages."""
     evaluation: EvaluationSpec = EvaluationSpec()
     """How models are scored."""
     generations: GenerationsSpec = GenerationsSpec()
@@ -53,6 +60,16 @@ class DefinitionSpec(ApiModel):
     """How a generation looks as a Kubeflow pipeline."""
     storage: StorageSpec = StorageSpec()
     """Where the run's files lie."""
+
+    @property
+    def stages(self) -> tuple[StageName, ...]:
+        """The stages that a generation goes through, in their order."""
+        return stages_of(self.methods, self.meteor.stages)
+
+    @property
+    def template(self) -> GenerationTemplate:
+        """What a generation's compiled pipeline depends on."""
+        return GenerationTemplate(stages=list(self.stages), pipeline=self.pipeline)
 
 
 class EvolutionRunSpec(LifecycleSpec, DefinitionSpec):

@@ -7,9 +7,9 @@ from typing import Annotated
 from pydantic import Field
 
 from perseid.api.base import Fraction, RecordedModel, Text, Timestamp
-from perseid.api.pipeline import StageName
 from perseid.api.reasons import AttemptState, ConditionStatus, ConditionType, GenerationPhase, Phase, Reason, StageState
 from perseid.api.result import Count, Difference, Message, ModelRef, RunId, Seconds, Uri
+from perseid.api.stages import StageName
 
 MAX_GENERATIONS_INLINE = 10
 """Newest generations that are kept in the status; older ones are in their own result files. With every text in it as
@@ -124,6 +124,8 @@ class UsageTotals(RecordedModel):
     """GPUs times seconds."""
     cost: Annotated[float, Field(ge=0.0)] = 0.0
     """Of paid mentors and judges, in the currency of their price table."""
+    mentor_tokens: Count = 0
+    """Of paid mentors and judges, prompts and answers."""
 
 
 class Columns(RecordedModel):

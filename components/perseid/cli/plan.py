@@ -21,13 +21,14 @@ from rich.text import Text
 
 from perseid.api.attempt import Attempt
 from perseid.api.base import API_VERSION, KIND, replace
-from perseid.api.layout import STAGES, attempt_key
+from perseid.api.layout import attempt_key
 from perseid.api.names import display_name, experiment_name
 from perseid.api.names import storage_root as root_of
 from perseid.api.pipeline import ResourcesSpec
 from perseid.api.reasons import ConditionType, Phase, Reason
 from perseid.api.result import Gain, GenerationResult, ModelRef, Score, SetResult, YieldCounts
-from perseid.api.spec import EvolutionRun
+from perseid.api.spec import EvolutionRun, EvolutionRunSpec
+from perseid.api.stages import LAST_STAGE
 from perseid.api.status import EvolutionRunStatus
 from perseid.decide import Observed, ObservedRun, RunState, StartModel, Submit, decide
 from perseid.runner.errors import RunnerError
@@ -123,7 +124,7 @@ def plan_submissions(
     lineage = uid or placeholder_uid(namespace, name)
     root = root_of(spec.storage.uri, storage_root or OPERATOR_STORAGE, namespace, name, lineage)
     try:
-        pipeline, platform = compile_template(spec.pipeline)
+        pipeline, platform = compile_template(spec.template)
     except (TypeError, ValueError) as error:
         raise RunnerError(f"KFP cannot compile the pipeline of spec.pipeline: {error}") from error
     compiled = _canonical({"pipeline": pipeline, "platform": platform})
@@ -160,8 +161,8 @@ def plan_submissions(
         pipeline_digest=f"sha256:{hashlib.sha256(compiled).hexdigest()}",
         pipeline_bytes=len(compiled),
         stages=[
-            PlannedStage(stage, spec.pipeline.image, _set_fields(getattr(spec.pipeline.stages, stage)))
-            for stage in STAGES
+            PlannedStage(stage, spec.pipeline.image, _set_fields(spec.pipeline.stages.of(stage)))
+            for stage in spec.stages
         ],
         runs=runs,
         runs_not_shown=spec.generations.max - len(runs),
@@ -189,7 +190,8 @@ def _rehearse(run: EvolutionRun, uid: str, root: str, count: int) -> Iterator[tu
         if isinstance(plan.action, Submit):
             yield plan.action, " and ".join(awaited)
             count -= 1
-            runs = {plan.action.run_id: ObservedRun(RunState.SUCCEEDED, result=_promoted(plan.action, root))}
+            result = _promoted(spec, plan.action, root)
+            runs = {plan.action.run_id: ObservedRun(RunState.SUCCEEDED, result=result)}
             awaited = [f"generation {plan.action.generation} has ended"]
         elif status.phase is Phase.SUSPENDED:
             awaited.append("spec.suspend is set to false")
@@ -203,15 +205,17 @@ def _rehearse(run: EvolutionRun, uid: str, root: str, count: int) -> Iterator[tu
             raise RuntimeError(f"the rehearsal of {run.metadata.name} does not go on: {progressing}")
 
 
-def _promoted(submit: Submit, root: str) -> GenerationResult:
-    """The result of an attempt whose model is as much better as a model can be."""
+def _promoted(spec: EvolutionRunSpec, submit: Submit, root: str) -> GenerationResult:
+    """The result of an attempt whose model is as much better as a model can be: that of its last training stage."""
+    trained = next(stage for stage in reversed(spec.stages) if stage != LAST_STAGE)
     worst, best = (Score(pass_at_1=value, low=value, high=value, problems=1, samples=1) for value in (0.0, 1.0))
     return GenerationResult(
         generation=submit.generation,
         attempt=submit.attempt,
         run_id=submit.run_id,
         candidate=ModelRef(
-            uri=f"{root}/{attempt_key(submit.generation, submit.attempt)}/finetune/model", generation=submit.generation
+            uri=f"{root}/{attempt_key(submit.generation, submit.attempt)}/{trained}/model",
+            generation=submit.generation,
         ),
         dev=SetResult(name="dev", parent=worst, candidate=best, gain=Gain(value=1.0, low=1.0, high=1.0)),
         yields=YieldCounts(total=1, kept=1),
@@ -244,6 +248,7 @@ def _limits(run: EvolutionRun) -> dict[str, str]:
         "ttlSecondsAfterFinished": seconds(spec.ttl_seconds_after_finished),
         "budget.gpuHours": none if spec.budget.gpu_hours is None else f"{spec.budget.gpu_hours:g}",
         "budget.mentorCost": none if spec.budget.mentor_cost is None else f"{spec.budget.mentor_cost:g}",
+        "budget.mentorTokens": none if spec.budget.mentor_tokens is None else f"{spec.budget.mentor_tokens:,}",
     }
 
 

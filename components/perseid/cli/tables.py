@@ -21,6 +21,9 @@ def print_summary(console: Console, summary: Summary) -> None:
         console.print(_work(summary))
     for generation in summary.generations:
         console.print(_yield_line(generation.index, generation.kept, generation.total, generation.dropped))
+    if summary.mentor_tokens or summary.mentor_cost:
+        paid = f"mentors and judges: {summary.mentor_tokens:,} tokens, {summary.mentor_cost:.2f} {summary.currency}"
+        console.print(Text(paid, style="bold"))
     style = {"Completed": "green", "Failed": "red"}.get(summary.phase, "yellow")
     console.print(Text(f"{summary.phase}. ", style=f"bold {style}").append(Text(summary.message, style="default")))
     if summary.promoted_generation is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
@@ -14,11 +14,12 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from perseid.api.layout import PROGRESS, STAGES, Layout, read_stage_result
+from perseid.api.layout import PROGRESS, Layout, read_stage_result
 from perseid.api.progress import Progress, read_progress
 from perseid.api.reasons import AttemptState
 from perseid.api.result import StageResult
 from perseid.api.spec import EvolutionRun
+from perseid.api.stages import STAGES, StageName
 from perseid.api.status import EvolutionRunStatus
 
 RATE_AFTER_SECONDS = 2.0
@@ -113,9 +114,10 @@ class News:
             for attempt in generation.attempts:
                 if attempt.number and self._first(f"g{generation.index}a{attempt.number}"):
                     yield Text(f"  attempt {attempt.number + 1}", style="yellow")
-                for stage, result in _finished(Layout(root, generation.index, attempt.number)):
+                layout = Layout(root, generation.index, attempt.number)
+                for stage, result in _finished(layout, run.spec.stages):
                     if self._first(f"g{generation.index}a{attempt.number}{stage}{result.state}"):
-                        yield _stage_line(stage, result)
+                        yield _stage_line(stage, result, max(map(len, run.spec.stages)))
                 if attempt.state is AttemptState.FAILED and self._first(f"{attempt.run_id}failed"):
                     yield Text(f"  attempt failed: {attempt.message}", style="red")
             if generation.finished_at and generation.result and self._first(f"g{generation.index}done"):
@@ -127,18 +129,18 @@ class News:
         return new
 
 
-def _finished(layout: Layout) -> Iterator[tuple[str, StageResult]]:
-    for stage in STAGES:
+def _finished(layout: Layout, stages: Sequence[StageName]) -> Iterator[tuple[StageName, StageResult]]:
+    for stage in stages:
         result = read_stage_result(layout.stage(stage))
         if result is not None:
             yield stage, result
 
 
-def _stage_line(stage: str, result: StageResult) -> Text:
+def _stage_line(stage: StageName, result: StageResult, width: int) -> Text:
     mark, style = ("✓", "green") if result.state == "done" else ("✗", "red")
     counts = ", ".join(f"{name} {count}" for name, count in result.counts.items())
     line = Text(f"  {mark} ", style=style)
-    line.append(f"{stage:<11}", style="bold")
+    line.append(f"{stage:<{width}} ", style="bold")
     line.append(f"{duration(result.usage.seconds):>7}  ")
     line.append(counts, style="dim")
     return line

@@ -98,22 +98,26 @@ def read_parquet_table(path: Path) -> Table:
     return Table(str(path), names, rows)
 
 
-def read_hub_table(name: str, path: Path, split: str | None) -> Table:
+def read_hub_table(name: str, path: Path, split: str | None, config: str | None = None) -> Table:
     """A dataset of the hub, or one that lies in the directory `path`.
 
-    Of a dataset with several splits, `split` is the one that is read, and `dev` and `validation` are the same. A
-    dataset with a single split has none of its own, unless it is asked for by a name that is not train, dev or test:
-    all of it is read. Raises DataError.
+    Of a dataset with several configurations, `config` is the one that is read; it must be said. Of one with several
+    splits, `split` is the one that is read, and `dev` and `validation` are the same. A dataset with a single split has
+    none of its own, unless it is asked for by a name that is not train, dev or test: all of it is read. Raises
+    DataError.
     """
     try:
         import datasets
     except ImportError as error:
         raise DataError("source hub " + _NEEDS_MODELS.format("datasets")) from error
-    place = str(path) if path.is_dir() else name
+    place = source = str(path) if path.is_dir() else name
     try:
-        there = [str(each) for each in datasets.get_dataset_split_names(place)]
+        configs = [str(each) for each in datasets.get_dataset_config_names(source)]
+        part = _chosen_config(place, configs, config)
+        place = place if len(configs) == 1 else f"{place}, configuration {part}"
+        there = [str(each) for each in datasets.get_dataset_split_names(source, part)]
         chosen = _chosen_split(place, there, split)
-        data = datasets.load_dataset(place, split=chosen)
+        data = datasets.load_dataset(source, name=part, split=chosen)
         names = tuple(str(each) for each in data.column_names)
         rows = tuple(_numbered(f"{place}[{chosen}]", data))
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
@@ -124,6 +128,15 @@ def read_hub_table(name: str, path: Path, split: str | None) -> Table:
     return Table(
         f"{place}[{chosen}]", names, rows, own_split=len(there) > 1 or (split == chosen and split not in SPLITS)
     )
+
+
+def _chosen_config(place: str, there: list[str], config: str | None) -> str:
+    if config is None and len(there) == 1:
+        return there[0]
+    if config in there:
+        return config
+    said = f"there is no configuration {config!r}" if config else "no configuration is said"
+    raise DataError(f"the dataset {place}: {said}; set config to one of {', '.join(there)}")
 
 
 def _chosen_split(place: str, there: list[str], split: str | None) -> str:

@@ -16,6 +16,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from perseid.api.layout import is_remote
 from perseid.api.meteor import QuestionColumns, QuestionSet
 from perseid.data.errors import DataError
 from perseid.data.jsonl import read_jsonl
@@ -81,12 +82,17 @@ def pack_answers_path() -> Path:
 def _everything(question_set: QuestionSet, base_dir: Path) -> tuple[list[Question], list[Dropped], int, bool, str]:
     """All questions of the source, what was dropped, the number of rows, whether they are a split already, a name."""
     source, split = question_set.source, question_set.split
+    if question_set.config is not None and source != "hub":
+        raise DataError(
+            f"config is {question_set.config!r}, but only datasets of the hub have configurations, and the source is"
+            f" {source}; remove config, or set source to hub"
+        )
     if source == "pack":
         questions = read_jsonl(PACK / f"{split}.jsonl", Question)
         return questions, [], len(questions), True, "the pack"
     if question_set.path is None:
         raise DataError(f"source {source} needs the field path")
-    path = base_dir / question_set.path
+    path = _file(question_set.path, base_dir)
     if source != "hub" and split is not None:
         checked_split(split, str(path))  # before a big file is read
     if source == "jsonl":
@@ -99,9 +105,19 @@ def _everything(question_set: QuestionSet, base_dir: Path) -> tuple[list[Questio
     elif source == "parquet":
         table = read_parquet_table(path)
     else:
-        table = read_hub_table(question_set.path, path, split)
+        table = read_hub_table(question_set.path, path, split, question_set.config)
     questions, dropped = _questions(table, question_set.columns, Path(question_set.path).stem)
     return questions, dropped, len(table.rows), table.own_split, table.place
+
+
+def _file(path: str, base_dir: Path) -> Path:
+    """The file of a path or a file:// URI. Raises DataError for object storage."""
+    if is_remote(path):
+        raise DataError(
+            f"{path}: questions are read from files and from the hub, not from object storage; copy them to a file that"
+            " every stage can read"
+        )
+    return base_dir / Path(path.removeprefix("file://")).expanduser()
 
 
 def _are_records(table: Table) -> bool:

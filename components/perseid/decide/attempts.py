@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from perseid.api.base import replace
-from perseid.api.pipeline import StageName
 from perseid.api.reasons import AttemptState, GenerationPhase, Reason
 from perseid.api.result import GenerationResult, ModelRef
+from perseid.api.stages import StageName
 from perseid.api.status import (
     MAX_ATTEMPTS_INLINE,
     MAX_GENERATIONS_INLINE,

@@ -47,6 +47,12 @@ def breach(spec: LifecycleSpec, status: EvolutionRunStatus, now: datetime) -> Br
     cost = spec.budget.mentor_cost
     if cost is not None and used.cost >= cost:
         return Breach(Reason.BUDGET_EXCEEDED, f"Mentors have cost {used.cost:.2f}; budget.mentorCost is {cost:g}.")
+    tokens = spec.budget.mentor_tokens
+    if tokens is not None and used.mentor_tokens >= tokens:
+        return Breach(
+            Reason.BUDGET_EXCEEDED,
+            f"Mentors have used {used.mentor_tokens:,} tokens; budget.mentorTokens is {tokens:,}.",
+        )
     return None
 
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from perseid.api.pipeline import StageName
 from perseid.api.reasons import Reason, StageState
 from perseid.api.result import GenerationResult, ModelRef
+from perseid.api.stages import StageName
 from perseid.api.status import Snapshot
 
 

@@ -35,10 +35,7 @@ def conclude(
         result=_summary(result, message),
         finished_at=now,
     )
-    cost = sum(usage.cost for usage in result.usage.values())
-    status = release(with_generation(status, generation))
-    if cost:
-        status = replace(status, usage=replace(status.usage, cost=status.usage.cost + cost))
+    status = _with_paid_usage(release(with_generation(status, generation)), result)
     if phase is GenerationPhase.PROMOTED and result.dev is not None and result.dev.candidate is not None:
         return replace(
             status,
@@ -53,6 +50,15 @@ def conclude(
             promoted_score=result.dev.parent.pass_at_1,
         )
     return status
+
+
+def _with_paid_usage(status: EvolutionRunStatus, result: GenerationResult) -> EvolutionRunStatus:
+    cost = sum(usage.cost for usage in result.usage.values())
+    tokens = sum(usage.paid_tokens for usage in result.usage.values())
+    if not cost and not tokens:
+        return status
+    used = status.usage
+    return replace(status, usage=replace(used, cost=used.cost + cost, mentor_tokens=used.mentor_tokens + tokens))
 
 
 def _summary(result: GenerationResult, message: str) -> ResultSummary:

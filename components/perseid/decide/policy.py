@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Literal
 
 from perseid.api.lifecycle import FailurePolicySpec
-from perseid.api.pipeline import StageName
 from perseid.api.reasons import NOT_CHARGED, Reason
+from perseid.api.stages import StageName
 
 Verdict = Literal["fail", "count", "ignore"]
 

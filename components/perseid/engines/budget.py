@@ -26,6 +26,7 @@ from perseid.engines.errors import (
     EngineDiedError,
     EngineStartError,
     NotRecordedError,
+    UnsupportedSamplingError,
 )
 from perseid.engines.protocol import Engine, Generation, PromptTooLongError, Request, Usage
 
@@ -45,6 +46,7 @@ _FREE_FAILURES = (
     EngineDiedError,
     EngineClosedError,
     NotRecordedError,
+    UnsupportedSamplingError,
     BudgetExceededError,
 )
 """Failures of calls that nobody computed, or nobody charges for."""
@@ -73,8 +75,9 @@ def prompt_bound(request: Request) -> int:
 def worst_case(request: Request, count_prompt: CountPrompt | None = None) -> Usage:
     """The most that a call can use: the prompt nowhere cached, and every answer as long as it may be.
 
-    Counts what a client may have to repeat: the prompt for each sample of a server that ignores `n`, and attempts at an
-    answer that is one of the choices. Not counted: retries of a provider that charges for what it did not answer.
+    Every beam of a search counts as an answer. Counts what a client may have to repeat: the prompt for each sample of a
+    server that ignores `n`, and attempts at an answer that is one of the choices. Not counted: retries of a provider
+    that charges for what it did not answer.
     """
     prompt = prompt_bound(request) if count_prompt is None else count_prompt(request)
     sampling = request.sampling
@@ -83,7 +86,7 @@ def worst_case(request: Request, count_prompt: CountPrompt | None = None) -> Usa
         return Usage(1, calls * prompt, 0, calls * (sampling.max_tokens + _TOKENS_AROUND_CHOICE))
     calls = 1 if sampling.n == 1 else sampling.n + 1
     answers = 1 if sampling.n == 1 else 2 * sampling.n
-    return Usage(1, calls * prompt, 0, answers * sampling.max_tokens)
+    return Usage(1, calls * prompt, 0, max(answers, sampling.beams) * sampling.max_tokens)
 
 
 @dataclass(frozen=True, slots=True)

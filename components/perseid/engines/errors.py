@@ -37,6 +37,10 @@ class EngineClosedError(EngineError):
     """The engine was closed before it answered."""
 
 
+class UnsupportedSamplingError(EngineError):
+    """This engine cannot decode as the request asks, whatever the prompt. Nothing was computed."""
+
+
 class EndpointError(EngineError):
     """An OpenAI-compatible endpoint refused, failed or answered nonsense."""
 

@@ -28,12 +28,15 @@ _PAYLOAD = len(_PREFIX) + 8 + len(_MIDDLE)
 def request_key(model_id: str, request: Request) -> str:
     """Content address of a call: SHA-256 of model, messages and sampling (seed and n included), 64 hex digits.
 
-    The request's kind is no part of it.
+    The request's kind is no part of it, and neither are 0 beams: journals from before there were any stay valid.
     """
+    sampling = asdict(request.sampling)
+    if request.sampling.beams == 0:
+        del sampling["beams"]
     content = {
         "model": model_id,
         "messages": [[message.role, message.content] for message in request.messages],
-        "sampling": asdict(request.sampling),
+        "sampling": sampling,
     }
     return hashlib.sha256(_canonical(content)).hexdigest()
 

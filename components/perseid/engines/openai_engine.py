@@ -11,7 +11,7 @@ from openai.types.chat import ChatCompletion
 
 from perseid.api.engine import OpenAISpec
 from perseid.engines.choices import sample_seed
-from perseid.engines.errors import EndpointAuthError, EndpointError
+from perseid.engines.errors import EndpointAuthError, EndpointError, UnsupportedSamplingError
 from perseid.engines.openai_answers import (
     CHOICE_MODES,
     ChoiceMode,
@@ -63,7 +63,14 @@ class OpenAIEngine:
         return f"{self._spec.base_url}#{self._spec.model}"
 
     async def generate(self, request: Request) -> Generation:
-        """Answer one request. Raises EndpointError (which kind says what to do) or PromptTooLongError."""
+        """Answer one request. Raises EndpointError (which kind says what to do), PromptTooLongError, or
+        UnsupportedSamplingError for a beam search."""
+        if request.sampling.beams:
+            raise UnsupportedSamplingError(
+                f"{self._where} cannot be asked for a beam search: the API has no field for it, and servers ignore "
+                "fields that they do not know; use several samples (best-of-n), or run the model here with engine "
+                "type transformers or vllm"
+            )
         if request.sampling.choices is not None:
             return await self._choose(request, request.sampling.choices)
         sampling = request.sampling

@@ -40,6 +40,21 @@ class Sampling:
     seed: int = 0
     choices: tuple[str, ...] | None = None
     """The answer is exactly one of these (constrained decoding)."""
+    beams: int = 0
+    """Width of a beam search, 0 for none. The one answer is the best sequence by log-probability per token, as
+    `perseid.engines.beams` finds it. Engines that cannot search by beams raise UnsupportedSamplingError."""
+
+    def __post_init__(self) -> None:
+        """Raise ValueError where the fields contradict each other."""
+        if self.beams == 0:
+            return
+        if self.beams < 2:
+            raise ValueError(f"beams is {self.beams}, but must be 0 (none) or at least 2")
+        if self.temperature != 0 or self.n != 1 or self.choices is not None:
+            raise ValueError(
+                f"a beam search gives one answer and draws nothing: it needs temperature 0, n 1 and no choices, but "
+                f"temperature is {self.temperature}, n is {self.n} and choices are {self.choices}"
+            )
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,8 +75,9 @@ class RecordedEngine:
     async def generate(self, request: Request) -> Generation:
         """The recorded answer: of this very request where there is one, else of its kind and subject.
 
-        An answer by subject stands for each of `sampling.n` samples, and is cut at the request's stop strings. Its
-        length in tokens is an estimate, and its usage counts the call alone. Raises NotRecordedError.
+        An answer by subject stands for each of `sampling.n` samples and for a beam search's answer, and is cut at the
+        request's stop strings. Its length in tokens is an estimate, and its usage counts the call alone. Raises
+        NotRecordedError.
         """
         exact = self._answers.exact.get(recorded_key(request))
         if exact is not None:

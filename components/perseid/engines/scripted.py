@@ -12,7 +12,10 @@ from perseid.engines.protocol import Completion, EngineError, Generation, Reques
 
 
 class ScriptedEngine:
-    """Calls `answer(request)` for the texts; it returns `sampling.n` of them, or one that is used for all."""
+    """Calls `answer(request)` for the texts; it returns `sampling.n` of them, or one that is used for all.
+
+    A beam search is a request for one text: `answer` sees its width in the request.
+    """
 
     def __init__(
         self, answer: Callable[[Request], list[str]], *, model_id: str = "scripted", logprobs: bool = True

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from transformers import DynamicCache
 
+from perseid.engines.beams import BeamSearch
 from perseid.engines.chat import ChatEncoder
 from perseid.engines.protocol import FinishReason
-from perseid.engines.sampling import cut_at_stop
+from perseid.engines.sampling import Ending
 
 
 @dataclass(slots=True)
 class Row:
-    """One sample to decode, filled in place."""
+    """One sample to decode, or one beam search, filled in place."""
 
     prompt: list[int]
     max_tokens: int
@@ -25,6 +26,8 @@ class Row:
     stop: tuple[str, ...] = ()
     keep_stop: bool = False
     seed: int = 0
+    beams: int = 0
+    """Width of a beam search in place of a sample; 0 for none."""
     score: tuple[int, ...] | None = None
     """Only tell these tokens' log-probabilities after the prompt, in `scores`; decode nothing."""
 
@@ -34,8 +37,15 @@ class Row:
     finish_reason: FinishReason = "length"
     logprob: float = 0.0
     """Sum over `tokens`, natural logarithm, temperature 1."""
+    computed: int = 0
+    """Tokens that were decoded for the answer, those of beams that lost included."""
     scores: list[float] = field(default_factory=list)
     """Log-probability of each token of `score`."""
+
+    @property
+    def lines(self) -> int:
+        """Lines of a batch that the row takes at most."""
+        return max(1, self.beams)
 
 
 class Decoder:
@@ -52,7 +62,10 @@ class Decoder:
 
     @torch.inference_mode()
     def decode(self, rows: list[Row]) -> None:
-        """Fill all rows. Prompts are padded on the left; a row that ends leaves the batch."""
+        """Fill all rows. Prompts are padded on the left; a row that ends leaves the batch.
+
+        A row has one line in the batch, and during a beam search one for each live beam, which stand together.
+        """
         device = self._model.device
         width = max(len(row.prompt) for row in rows)
         padding = self.eos_token_ids[0]
@@ -60,8 +73,7 @@ class Decoder:
         mask = torch.tensor([[0] * (width - len(row.prompt)) + [1] * len(row.prompt) for row in rows], device=device)
         positions = (mask.cumsum(-1) - 1).clamp(min=0)
         cache = DynamicCache(config=self._model.config)
-        generators = [torch.Generator().manual_seed(row.seed) for row in rows]
-        live = list(range(len(rows)))
+        decoding = [self._start(row) for row in rows]
         while True:
             output = self._model(
                 input_ids=ids,
@@ -73,44 +85,99 @@ class Decoder:
             )
             logits = output.logits[:, -1].float().cpu()
             logprobs = torch.log_softmax(logits, dim=-1)
-            going, chosen = [], []
-            for at, index in enumerate(live):
-                row = rows[index]
-                if row.score is not None:
-                    row.scores = logprobs[at, list(row.score)].tolist()
-                    continue
-                token = _pick(logits[at], row, generators[index])
-                row.logprob += float(logprobs[at, token])
-                if not self._append(row, token):
-                    going.append(at)
+            going: list[int] = []
+            """The line that each line of the next step continues."""
+            chosen: list[int] = []
+            first = 0
+            for one in decoding:
+                here = slice(first, first + one.lines)
+                for parent, token in one.advance(logits[here], logprobs[here]):
+                    going.append(first + parent)
                     chosen.append(token)
+                first = here.stop
             if not going:
                 return
-            if len(going) < len(live):
+            decoding = [one for one in decoding if one.lines]
+            if going != list(range(first)):
                 kept = torch.tensor(going, device=device)
                 cache.batch_select_indices(kept)
                 mask, positions = mask[kept], positions[kept]
-                live = [live[at] for at in going]
             ids = torch.tensor(chosen, device=device).unsqueeze(1)
-            mask = torch.cat([mask, mask.new_ones(len(live), 1)], dim=1)
+            mask = torch.cat([mask, mask.new_ones(len(going), 1)], dim=1)
             positions = positions[:, -1:] + 1
 
-    def _append(self, row: Row, token: int) -> bool:
-        """Add a token; True when the row is finished."""
+    def _start(self, row: Row) -> _Decoding:
+        if row.score is not None:
+            return _Scoring(row, row.score)
+        ending = Ending(self._encoder.decode, self.eos_token_ids, row.max_tokens, row.stop, row.keep_stop)
+        return _Searching(row, ending) if row.beams else _Sampling(row, ending)
+
+
+class _Decoding(Protocol):
+    """One row of a batch on its way."""
+
+    lines: int
+    """Lines that it has in the batch now; 0 when the row is filled."""
+
+    def advance(self, logits: torch.Tensor, logprobs: torch.Tensor) -> list[tuple[int, int]]:
+        """Take the next step; both have shape (lines, vocabulary).
+
+        Returns, for each line of the next step, which line it continues and its token.
+        """
+        ...
+
+
+class _Scoring:
+    def __init__(self, row: Row, tokens: tuple[int, ...]) -> None:
+        self._row = row
+        self._tokens = tokens
+        self.lines = 1
+
+    def advance(self, logits: torch.Tensor, logprobs: torch.Tensor) -> list[tuple[int, int]]:
+        self._row.scores = logprobs[0, list(self._tokens)].tolist()
+        self.lines = 0
+        return []
+
+
+class _Sampling:
+    def __init__(self, row: Row, ending: Ending) -> None:
+        self._row = row
+        self._ending = ending
+        self._generator = torch.Generator().manual_seed(row.seed)
+        self.lines = 1
+
+    def advance(self, logits: torch.Tensor, logprobs: torch.Tensor) -> list[tuple[int, int]]:
+        row = self._row
+        token = _pick(logits[0], row, self._generator)
         row.tokens.append(token)
-        if token in self.eos_token_ids:
-            row.text = self._encoder.decode(row.tokens[:-1])
-            row.finish_reason = "stop"
-            return True
-        last = len(row.tokens) >= row.max_tokens
-        if row.stop or last:
-            row.text = self._encoder.decode(row.tokens)
-            ended = cut_at_stop(row.text, row.stop, keep=row.keep_stop)
-            if ended is not None:
-                row.text = ended
-                row.finish_reason = "stop"
-                return True
-        return last
+        row.logprob += float(logprobs[0, token])
+        row.computed += 1
+        ended = self._ending.of(row.tokens)
+        if ended is None:
+            return [(0, token)]
+        row.text, row.finish_reason = ended
+        self.lines = 0
+        return []
+
+
+class _Searching:
+    def __init__(self, row: Row, ending: Ending) -> None:
+        self._row = row
+        self._search = BeamSearch(row.beams, ending)
+        self.lines = 1
+
+    def advance(self, logits: torch.Tensor, logprobs: torch.Tensor) -> list[tuple[int, int]]:
+        search, row = self._search, self._row
+        values, tokens = logprobs.topk(min(search.candidates, logprobs.shape[-1]), dim=-1)
+        parents = search.advance(
+            [list(zip(*line, strict=True)) for line in zip(tokens.tolist(), values.tolist(), strict=True)]
+        )
+        self.lines = len(search.live)
+        if not search.live:
+            best = search.best
+            row.tokens, row.logprob, row.computed = list(best.tokens), best.logprob, search.computed
+            row.text, row.finish_reason = best.text, best.finish_reason
+        return [(parent, beam.tokens[-1]) for parent, beam in zip(parents, search.live, strict=True)]
 
 
 def _pick(logits: torch.Tensor, row: Row, generator: torch.Generator) -> int:

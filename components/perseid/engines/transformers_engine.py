@@ -2,7 +2,8 @@
 
 The loop exists for three things that `generate` does not give: a random generator for each sample, log-probabilities of
 the unchanged logits, and stop strings, so that a sample depends on its request and seed alone (exactly so at batch size
-1; in bigger batches rounding differs with the neighbours).
+1; in bigger batches rounding differs with the neighbours). Beam searches go through the same loop, a beam a line of the
+batch.
 """
 
 from __future__ import annotations
@@ -78,12 +79,13 @@ class TransformersEngine:
                 stop=sampling.stop,
                 keep_stop=sampling.keep_stop,
                 seed=sample_seed(sampling.seed, index),
+                beams=sampling.beams,
             )
             for index in range(count)
         ]
         finished = await self._run(rows)
         completions = tuple(Completion(row.text, len(row.tokens), row.finish_reason, row.logprob) for row in finished)
-        usage = Usage(1, count * len(prompt), 0, sum(len(row.tokens) for row in finished))
+        usage = Usage(1, count * len(prompt), 0, sum(row.computed for row in finished))
         return Generation(completions if count == sampling.n else completions * sampling.n, usage)
 
     async def close(self) -> None:
@@ -126,11 +128,7 @@ class TransformersEngine:
         while self._waiting:
             # Let every coroutine that is ready put its rows in before a batch is closed.
             await asyncio.sleep(0)
-            batch: list[_Job] = []
-            while self._waiting and len(batch) < self._batch_size:
-                job = self._waiting.popleft()
-                if not job.done.done():  # else its caller was cancelled
-                    batch.append(job)
+            batch = self._next_batch()
             if not batch:
                 continue
             try:
@@ -140,7 +138,7 @@ class TransformersEngine:
                     if not job.done.done():
                         failure = EngineError(
                             f"the model failed on a batch of {len(batch)}: {type(error).__name__}: {error}; where "
-                            "memory is short, lower batchSize or maxModelLen"
+                            "memory is short, lower batchSize, maxModelLen or the number of beams"
                         )
                         failure.__cause__ = error
                         job.done.set_exception(failure)
@@ -148,6 +146,21 @@ class TransformersEngine:
             for job in batch:
                 if not job.done.done():
                     job.done.set_result(job.row)
+
+    def _next_batch(self) -> list[_Job]:
+        """The jobs that waited longest, as many as fit. A search with more beams than fit is a batch of its own."""
+        batch: list[_Job] = []
+        lines = 0
+        while self._waiting:
+            job = self._waiting[0]
+            if job.done.done():  # its caller was cancelled
+                self._waiting.popleft()
+                continue
+            lines += job.row.lines
+            if batch and lines > self._batch_size:
+                break
+            batch.append(self._waiting.popleft())
+        return batch
 
 
 def _load(model_path: Path, dtype: str, trust_remote_code: bool) -> Any:

@@ -6,20 +6,25 @@ import asyncio
 import gc
 import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from perseid.api.engine import VllmSpec
+from perseid.engines.beams import BeamSearch
 from perseid.engines.chat import ChatEncoder
 from perseid.engines.choices import choice_distribution, sample_seed
-from perseid.engines.errors import EngineClosedError, EngineDiedError, EngineStartError
+from perseid.engines.errors import EngineClosedError, EngineDiedError, EngineStartError, UnsupportedSamplingError
 from perseid.engines.probe import Probe
 from perseid.engines.protocol import Completion, EngineError, Generation, Request, Sampling, Usage
+from perseid.engines.sampling import Ending
 from perseid.engines.vllm_settings import engine_arguments, set_process_environment, start_environment
 
 _SHUTDOWN_SECONDS = 1.0
 _SCORED_TOKENS = 128
 """Candidates that vLLM scores in one request (its MAX_LOGPROB_TOKEN_IDS)."""
+_MOST_BEAMS = 64
+"""vLLM must know at its start how many log-probabilities a request may ask for."""
 
 
 class VllmEngine:
@@ -59,6 +64,7 @@ class VllmEngine:
             block_size=hardware.block_size,
             max_model_len=encoder.max_model_len,
             on_gpu=on_gpu,
+            max_logprobs=_MOST_BEAMS * (1 + len(eos_token_ids)),
             trust_remote_code=trust_remote_code,
         )
         started: list[Any] = []
@@ -72,10 +78,13 @@ class VllmEngine:
         return self._model_id
 
     async def generate(self, request: Request) -> Generation:
-        """Answer one request. Raises PromptTooLongError, or EngineDiedError when vLLM's process is gone."""
+        """Answer one request. Raises PromptTooLongError, UnsupportedSamplingError for more than 64 beams, or
+        EngineDiedError when vLLM's process is gone."""
         prompt = self._encoder.encode(request.messages)
         if request.sampling.choices is not None:
             return await self._choose(prompt, request.sampling, request.sampling.choices)
+        if request.sampling.beams:
+            return await self._search(prompt, request.sampling)
         return await self._complete(prompt, request.sampling)
 
     async def reset_prefix_cache(self) -> None:
@@ -127,6 +136,44 @@ class VllmEngine:
         if count < sampling.n:
             completions *= sampling.n
         return Generation(tuple(completions), _usage(outputs))
+
+    async def _search(self, prompt: list[int], sampling: Sampling) -> Generation:
+        """Search by beams: one request of one token for each beam and step, whose beginning the prefix cache holds."""
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
+
+        self._encoder.check_fits(len(prompt), sampling.max_tokens)
+        if sampling.beams > _MOST_BEAMS:
+            raise UnsupportedSamplingError(
+                f"vLLM searches by {_MOST_BEAMS} beams at most here, and {sampling.beams} were asked for; ask for "
+                "fewer, or use engine type transformers"
+            )
+        ending = Ending(
+            self._encoder.decode, self._eos_token_ids, sampling.max_tokens, sampling.stop, sampling.keep_stop
+        )
+        search = BeamSearch(sampling.beams, ending)
+        parameters = SamplingParams(
+            max_tokens=1,
+            temperature=0.0,
+            # More than the vocabulary has would end vLLM's process.
+            logprobs=min(search.candidates, self._core.model_config.get_vocab_size()),
+            detokenize=False,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
+        usage = Usage()
+        while search.live:
+            outputs = await self._run_all([([*prompt, *beam.tokens], parameters) for beam in search.live])
+            usage = usage if search.computed else _usage(outputs)
+            search.advance(
+                [
+                    [(token, known.logprob) for token, known in output.outputs[0].logprobs[0].items()]
+                    for output in outputs
+                ]
+            )
+        best = search.best
+        completion = Completion(best.text, len(best.tokens), best.finish_reason, best.logprob)
+        # The prompt counts as what the first request made of it: later ones only read it from the cache.
+        return Generation((completion,), replace(usage, completion_tokens=search.computed))
 
     async def _choose(self, prompt: list[int], sampling: Sampling, choices: Sequence[str]) -> Generation:
         from vllm import SamplingParams

@@ -69,6 +69,7 @@ def engine_arguments(
     block_size: int | None,
     max_model_len: int,
     on_gpu: bool,
+    max_logprobs: int,
     trust_remote_code: bool,
 ) -> dict[str, Any]:
     """Keyword arguments of vLLM's AsyncEngineArgs."""
@@ -83,6 +84,7 @@ def engine_arguments(
         "enable_prefix_caching": True,
         # Log-probabilities are those of the model itself, before temperature and nucleus.
         "logprobs_mode": "raw_logprobs",
+        "max_logprobs": max_logprobs,
         # A model's own sampling defaults must not change what a request asks for.
         "generation_config": "vllm",
         "seed": 0,

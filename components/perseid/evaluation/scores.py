@@ -132,6 +132,40 @@ def estimate_pass_at(
     return tuple(estimates)
 
 
+def pooled(
+    set_name: str, results: Sequence[EvaluationResult], ks: Sequence[int], *, resamples: int, seed: int
+) -> EvaluationResult:
+    """One model's scores on several sets as those on one set, each item counted once. One result is itself.
+
+    Raises ValueError unless all are of one model and with as many answers to each item.
+    """
+    first = results[0]
+    if len(results) == 1:
+        return first
+    if len({(one.model_id, one.n, one.confidence) for one in results}) > 1:
+        raise ValueError("scores of several models, or with different numbers of answers, cannot be put together")
+    problems = tuple(
+        score.model_copy(update={"problem_id": f"{one.set_name}/{score.problem_id}"})
+        for one in results
+        for score in one.problems
+    )
+    answers = sum(one.n * len(one.problems) for one in results)
+    return EvaluationResult(
+        set_name=set_name,
+        model_id=first.model_id,
+        n=first.n,
+        confidence=first.confidence,
+        pass_at=estimate_pass_at(problems, ks, resamples=resamples, confidence=first.confidence, seed=seed),
+        problems=problems,
+        tokens=sum(one.tokens for one in results),
+        prompt_tokens=sum(one.prompt_tokens for one in results),
+        truncated=sum(one.truncated for one in results),
+        closed_code_share=sum(one.closed_code_share * one.n * len(one.problems) for one in results) / answers,
+        failed_problems=sum(one.failed_problems for one in results),
+        seconds=sum(one.seconds for one in results),
+    )
+
+
 def compare(
     baseline: EvaluationResult, candidate: EvaluationResult, *, resamples: int, confidence: float, seed: int
 ) -> Comparison:

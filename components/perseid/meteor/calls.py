@@ -14,14 +14,20 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from perseid.data.records import Question
-from perseid.engines.errors import BudgetExceededError, EngineClosedError, EngineDiedError, JournalError
+from perseid.engines.errors import (
+    BudgetExceededError,
+    EngineClosedError,
+    EngineDiedError,
+    JournalError,
+    UnsupportedSamplingError,
+)
 from perseid.engines.protocol import Completion, Engine, EngineError, Message, Request, Sampling
 
 T = TypeVar("T")
 
-STOPPING_ERRORS = (JournalError, EngineDiedError, EngineClosedError)
+STOPPING_ERRORS = (JournalError, EngineDiedError, EngineClosedError, UnsupportedSamplingError)
 """Errors that say nothing about one question: going on would drop every later question for them. They are raised, and
-a repetition goes on from the journal."""
+a repetition goes on from the journal (after UnsupportedSamplingError: with another engine or another decoding)."""
 
 _SHOWN = 400
 """Characters of a malformed answer that its asker sees again."""

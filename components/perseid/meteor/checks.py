@@ -6,16 +6,22 @@ wrong, because it is: whoever asked could not act on it.
 
 from __future__ import annotations
 
+import asyncio
 import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from perseid.data.code import extract_code
+import regex  # type: ignore[import-untyped]
+
+from perseid.data.code import defined_names, extract_code
 from perseid.data.records import Check, ChoiceCheck, CodeCheck, NumberCheck, PatternCheck
 from perseid.meteor.numbers import find_numbers, marked_parts
 
+PATTERN_SECONDS = 2.0
+"""Processor time of this process after which a pattern's search is given up: thousands of times what a search takes
+that does not run wild."""
 _END = 'End with one line that begins with "Answer:".'
 
 
@@ -64,9 +70,26 @@ async def check_answer(check: Check, answer: str, run_code: CodeRunner | None = 
         case ChoiceCheck():
             return check_choice(check, answer)
         case PatternCheck():
-            return check_pattern(check, answer)
+            # In a thread: a search that runs wild must not hold up every other answer.
+            return await asyncio.to_thread(check_pattern, check, answer)
         case CodeCheck():
             return await _check_code(check, answer, run_code)
+
+
+def require_sound(check: Check) -> None:
+    """Raise CheckError for a check by which no answer can be judged; what of it shows without an answer."""
+    match check:
+        case NumberCheck():
+            _require_finite(check)
+        case ChoiceCheck():
+            _canonical_options(check)
+        case PatternCheck():
+            _compiled(check.pattern)
+            _compiled(check.forbidden)
+        case CodeCheck():
+            for place, code in (("setup", check.setup), *((f"tests.{i}", test) for i, test in enumerate(check.tests))):
+                if defined_names(code) is None:
+                    raise CheckError(f"{place} of the check is not valid Python: {code[:80]!r}; correct it")
 
 
 def check_number(check: NumberCheck, answer: str) -> CheckVerdict:
@@ -76,8 +99,7 @@ def check_number(check: NumberCheck, answer: str) -> CheckVerdict:
     equals sign counts, what stands in brackets does not where there is a number outside them, and several different
     numbers are ambiguous. Equal within `tolerance`, and within the rounding of floats.
     """
-    if not math.isfinite(check.value):
-        raise CheckError(f"the check's value is {check.value}, and no answer can be that: give a finite number")
+    _require_finite(check)
     values = _result_values(answer)
     if not values:
         return _wrong(f"The answer gives no number. Work it out. {_END}")
@@ -87,6 +109,13 @@ def check_number(check: NumberCheck, answer: str) -> CheckVerdict:
     if any(not _same(number, numbers[0], 0.0) for number in numbers):
         return _wrong(f"The result names several different numbers. Decide on one. {_END}")
     return _RIGHT if _same(numbers[0], check.value, check.tolerance) else _wrong(_how_wrong(numbers[0], check))
+
+
+def _require_finite(check: NumberCheck) -> None:
+    if not math.isfinite(check.value):
+        raise CheckError(f"the check's value is {check.value}, and no answer can be that: give a finite number")
+    if not math.isfinite(check.tolerance):
+        raise CheckError(f"the check's tolerance is {check.tolerance}, and everything is within it: give a number")
 
 
 def _result_values(answer: str) -> list[float | None]:
@@ -138,12 +167,8 @@ def check_choice(check: ChoiceCheck, answer: str) -> CheckVerdict:
     `kilogram` does not name `gram`. An option in a negation ("not the gram but ...") is not named. A single letter
     counts as a capital only, so that the article is no option.
     """
-    canonical = {_spelling(option): option for option in check.options}
-    if len(canonical) < len(check.options) or not all(canonical):
-        raise CheckError(f"the options {list(check.options)} hold one twice or an empty one: give each its own name")
+    canonical = _canonical_options(check)
     right = _spelling(check.answer)
-    if right not in canonical:
-        raise CheckError(f"the answer {check.answer!r} is none of the options {list(check.options)}: correct either")
     parts = marked_parts(answer)
     named, negated = set[str](), set[str]()
     for part in (*parts, answer) if parts else (answer,):
@@ -157,6 +182,16 @@ def check_choice(check: ChoiceCheck, answer: str) -> CheckVerdict:
         return _wrong(f"The answer {what}. Name the one that is right. {_END}")
     (only,) = named
     return _RIGHT if only == right else _wrong(f"It is not {canonical[only]}. Consider the other options.")
+
+
+def _canonical_options(check: ChoiceCheck) -> dict[str, str]:
+    """Options by their spelling."""
+    canonical = {_spelling(option): option for option in check.options}
+    if len(canonical) < len(check.options) or not all(canonical):
+        raise CheckError(f"the options {list(check.options)} hold one twice or an empty one: give each its own name")
+    if _spelling(check.answer) not in canonical:
+        raise CheckError(f"the answer {check.answer!r} is none of the options {list(check.options)}: correct either")
+    return canonical
 
 
 def _spelling(option: str) -> str:
@@ -201,18 +236,40 @@ def _option_of(match: re.Match[str], options: Sequence[str]) -> str:
 
 
 def check_pattern(check: PatternCheck, answer: str) -> CheckVerdict:
-    """The pattern must match somewhere and the forbidden one nowhere. Case does not count."""
-    if not _compiled(check.pattern).search(answer):
+    """The pattern must match somewhere and the forbidden one nowhere. Case does not count.
+
+    Patterns are Python's. One that has not come to an end after `PATTERN_SECONDS` is broken.
+    """
+    if not _found(check.pattern, answer):
         return _wrong("Something that a right answer says is missing or wrong. Check the rule and each step again.")
-    if check.forbidden and _compiled(check.forbidden).search(answer):
+    if check.forbidden and _found(check.forbidden, answer):
         return _wrong("The answer also says something that is not true. Leave out what you are not sure of.")
     return _RIGHT
 
 
-def _compiled(pattern: str) -> re.Pattern[str]:
+def _found(pattern: str, answer: str) -> bool:
     try:
-        return re.compile(pattern, re.IGNORECASE)
-    except re.error as error:
+        return _compiled(pattern).search(answer, timeout=PATTERN_SECONDS, concurrent=True) is not None
+    except TimeoutError:
+        raise CheckError(
+            f"the regular expression {pattern!r} had no result on an answer of {len(answer)} characters after"
+            f" {PATTERN_SECONDS:g} s: repetitions within repetitions, or several that can match the same text, take"
+            " forever; write it without them"
+        ) from None
+
+
+_BRACE = re.compile(r"(?P<kept>\\N\{[^}]*\}|\\.|\{(?:\d+(?:,\d*)?|,\d*)\})|\{", re.DOTALL)
+"""A brace that only Python's own syntax takes for itself, or what must be left alone on the way to it."""
+
+
+def _compiled(pattern: str) -> regex.Pattern[str]:
+    """The pattern for the package regex, whose searches can be given up, as Python's own re means it."""
+    try:
+        re.compile(pattern, re.IGNORECASE)
+        # For regex, {e} behind something means that it may match with errors.
+        plain = _BRACE.sub(lambda found: found["kept"] or r"\{", pattern)
+        return regex.compile(plain, regex.IGNORECASE | regex.VERSION0)
+    except (re.error, regex.error, OverflowError, RecursionError, ValueError) as error:
         raise CheckError(f"{pattern!r} is no regular expression: {error}; correct the check") from error
 
 

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal
 
 from perseid.api.engine import SamplingSpec
 from perseid.api.meteor import Decoding
 from perseid.data.prompts import plain_question
 from perseid.data.records import Question
-from perseid.engines.protocol import Completion, Engine, EngineError, Generation, Message, Request, Sampling
+from perseid.engines.protocol import Completion, Engine, Message, Sampling
 from perseid.engines.sampling import sampling_of
 from perseid.engines.together import together
 from perseid.meteor.calls import ask_for, derive_seed
@@ -27,15 +27,6 @@ CritiqueName = Literal["likelihood", "self-verdict"]
 
 class DecodingError(ValueError):
     """A decoding that cannot be had here. The message says what is missing."""
-
-
-@runtime_checkable
-class BeamEngine(Protocol):
-    """An engine that can also search by beams."""
-
-    async def beam(self, request: Request, width: int) -> Generation:
-        """The most likely answer among `width` beams, as one completion. Raises EngineError."""
-        ...
 
 
 Decoder = Callable[[Question], Awaitable[Completion]]
@@ -57,16 +48,16 @@ class DecodingSettings:
     """By name, such as `search`."""
 
 
-def require_decodings(engine: Engine, names: tuple[Decoding, ...], settings: DecodingSettings) -> None:
-    """Raise DecodingError, before anything is asked, for a decoding that this engine and these settings cannot do."""
+def require_decodings(names: tuple[Decoding, ...], settings: DecodingSettings) -> None:
+    """Raise DecodingError, before anything is asked, for a decoding that these settings cannot do.
+
+    What the engine cannot do, it says itself: UnsupportedSamplingError, at the first call.
+    """
     for name in names:
         if name in settings.decoders:
             continue
-        if name == "beam" and not isinstance(engine, BeamEngine):
-            raise DecodingError(
-                f"the engine of {engine.model_id} cannot search by beams: it has no method beam(request, width). Use"
-                " the decoding best-of-n, or give a decoder named beam"
-            )
+        if name == "beam" and settings.n < 2:
+            raise DecodingError(f"the decoding beam needs at least 2 beams: n is {settings.n}")
         if name == "search":
             raise DecodingError("the decoding search needs a decoder named search: none was given")
         if name == "best-of-n" and settings.critique is None:
@@ -81,11 +72,12 @@ async def decode(
     *,
     prompt: QuestionPrompt = plain_question,
 ) -> DecodedAnswer:
-    """Answer a question by one decoding and criticise the answer. Raises EngineError.
+    """Answer a question by one decoding and criticise the answer. Raises EngineError, or DecodingError.
 
     `best-of-n` takes the answer with the best critique among those that are complete and not empty, or else among all;
     of equals the first. Answers without a score come last.
     """
+    require_decodings((name,), settings)
     sampling = _sampling(question, name, settings)
     completions = await _completions(engine, question, name, settings, sampling, prompt)
     scores = await together(_score(engine, question, one, settings.critique) for one in completions)
@@ -108,7 +100,10 @@ async def decode(
 def _sampling(question: Question, name: Decoding, settings: DecodingSettings) -> Sampling:
     seed = derive_seed(settings.seed, "decode", name, question.id)
     sampling = sampling_of(settings.sampling, n=settings.n if name == "best-of-n" else 1, seed=seed)
-    return sampling if name in {"sample", "best-of-n"} else replace(sampling, temperature=0.0, top_p=1.0)
+    if name in {"sample", "best-of-n"}:
+        return sampling
+    beams = settings.n if name == "beam" and name not in settings.decoders else 0
+    return replace(sampling, temperature=0.0, top_p=1.0, beams=beams)
 
 
 async def _completions(
@@ -121,13 +116,7 @@ async def _completions(
 ) -> tuple[Completion, ...]:
     if name in settings.decoders:
         return (await settings.decoders[name](question),)
-    require_decodings(engine, (name,), settings)
     messages = (Message("user", prompt(question)),)
-    if name == "beam" and isinstance(engine, BeamEngine):
-        generation = await engine.beam(Request(messages, sampling, "decode", question.id), settings.n)
-        if not generation.completions:
-            raise EngineError(f"the engine of {engine.model_id} gave no answer to a beam search about {question.id}")
-        return generation.completions[:1]
     return await ask_for(engine, messages, sampling, kind="decode", subject=question.id)
 
 

@@ -85,7 +85,7 @@ async def make_pairs(
         raise ValueError(
             f"cheap {cheap} and expensive {list(expensive)} must be different decodings, at least one each"
         )
-    require_decodings(engine, (cheap, *expensive), settings)
+    require_decodings((cheap, *expensive), settings)
 
     async def answer(question: Question, name: Decoding) -> DecodedAnswer | Dropped:
         try:

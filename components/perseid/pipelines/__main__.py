@@ -1,14 +1,14 @@
 """Compiles pipelines for whoever must not import KFP: settings in, intermediate representations out, a line each.
 
-Reads `PipelineSpec`s as JSON lines from standard input; answers each with `{"pipeline": ..., "platform": ...}` (the
-second is null where there is no part for Kubernetes) or `{"error": ...}`. Ends with its input, or with its starter.
+Reads `GenerationTemplate`s as JSON lines from standard input; answers each with `{"pipeline": ..., "platform": ...}`
+(the second is null where there is no part for Kubernetes) or `{"error": ...}`. Ends with its input or its starter.
 """
 
 import json
 import sys
 from typing import Any
 
-from perseid.api.pipeline import PipelineSpec
+from perseid.api.pipeline import GenerationTemplate
 from perseid.processes import die_with_starter
 
 
@@ -23,7 +23,7 @@ def main() -> None:
     for line in sys.stdin:
         answer: dict[str, Any]
         try:
-            pipeline, platform = compile_template(PipelineSpec.model_validate_json(line))
+            pipeline, platform = compile_template(GenerationTemplate.model_validate_json(line))
             answer = {"pipeline": pipeline, "platform": platform}
         except Exception as error:  # noqa: BLE001  # whatever a spec does to KFP must not end the service
             answer = {"error": f"{type(error).__name__}: {error}"}

@@ -2,14 +2,19 @@
 
 KFP copies a component's source into the pipeline: a body must import what it needs, and stays a call into
 perseid.stages. The annotations must be real objects, so this module has no `from __future__ import annotations`. Each
-component takes the result of the one before it, which draws the edges of the DAG and the lineage in the UI. What the
-six parameters are says `perseid.api.attempt.Attempt`.
+component takes the result of the one `before` it, which draws the edges of the DAG and the lineage in the UI; the first
+one has none. What the other six parameters are says `perseid.api.attempt.Attempt`.
 """
 
 # KFP knows `dict`, and no parameters of it.
 # mypy: disable-error-code="type-arg"
 
+from collections.abc import Callable, Mapping
+from typing import Any
+
 from kfp import dsl
+
+from perseid.api.stages import StageName
 
 IMAGE = "perseid-stage:latest"
 """KFP wants an image when it decorates; `generation.py` sets the spec's own on every task."""
@@ -24,6 +29,7 @@ def synthesize(
     storage: str,
     start_model: str,
     metrics: dsl.Output[dsl.Metrics],
+    before: str = "",
 ) -> str:
     """Search for plans."""
     from perseid.stages.kfp import run_component
@@ -39,8 +45,8 @@ def convert(
     attempt: int,
     storage: str,
     start_model: str,
-    synthesized: str,
     metrics: dsl.Output[dsl.Metrics],
+    before: str = "",
 ) -> str:
     """Turn plans into code, verify it and write training records."""
     from perseid.stages.kfp import run_component
@@ -56,14 +62,68 @@ def finetune(
     attempt: int,
     storage: str,
     start_model: str,
-    converted: str,
     metrics: dsl.Output[dsl.Metrics],
     model: dsl.Output[dsl.Model],
+    before: str = "",
 ) -> str:
     """Train on the records."""
     from perseid.stages.kfp import run_component
 
     return run_component("finetune", (run, run_id, generation, attempt, storage, start_model), metrics, model)
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def mentor_supervised(
+    run: dict,
+    run_id: str,
+    generation: int,
+    attempt: int,
+    storage: str,
+    start_model: str,
+    metrics: dsl.Output[dsl.Metrics],
+    model: dsl.Output[dsl.Model],
+    before: str = "",
+) -> str:
+    """Learn from a mentor's answers."""
+    from perseid.stages.kfp import run_component
+
+    return run_component("mentor-supervised", (run, run_id, generation, attempt, storage, start_model), metrics, model)
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def self_assessment(
+    run: dict,
+    run_id: str,
+    generation: int,
+    attempt: int,
+    storage: str,
+    start_model: str,
+    metrics: dsl.Output[dsl.Metrics],
+    model: dsl.Output[dsl.Model],
+    before: str = "",
+) -> str:
+    """Answer, be judged, revise, and learn from what became right."""
+    from perseid.stages.kfp import run_component
+
+    return run_component("self-assessment", (run, run_id, generation, attempt, storage, start_model), metrics, model)
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def self_evolution(
+    run: dict,
+    run_id: str,
+    generation: int,
+    attempt: int,
+    storage: str,
+    start_model: str,
+    metrics: dsl.Output[dsl.Metrics],
+    model: dsl.Output[dsl.Model],
+    before: str = "",
+) -> str:
+    """Learn from expensive decoding what cheap decoding gets wrong."""
+    from perseid.stages.kfp import run_component
+
+    return run_component("self-evolution", (run, run_id, generation, attempt, storage, start_model), metrics, model)
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
@@ -74,10 +134,21 @@ def evaluate(
     attempt: int,
     storage: str,
     start_model: str,
-    finetuned: str,
     metrics: dsl.Output[dsl.Metrics],
+    before: str = "",
 ) -> str:
     """Score the trained model and the one it started from."""
     from perseid.stages.kfp import run_component
 
     return run_component("evaluate", (run, run_id, generation, attempt, storage, start_model), metrics)
+
+
+COMPONENTS: Mapping[StageName, Callable[..., Any]] = {
+    "synthesize": synthesize,
+    "convert": convert,
+    "finetune": finetune,
+    "mentor-supervised": mentor_supervised,
+    "self-assessment": self_assessment,
+    "self-evolution": self_evolution,
+    "evaluate": evaluate,
+}

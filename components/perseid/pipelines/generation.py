@@ -16,7 +16,7 @@ import yaml
 from kfp import compiler, dsl, kubernetes
 
 from perseid.api.identity import definition
-from perseid.api.pipeline import PipelineSpec, ResourcesSpec
+from perseid.api.pipeline import GenerationTemplate, PipelineSpec, ResourcesSpec
 from perseid.api.spec import EvolutionRun
 from perseid.pipelines import components
 
@@ -33,13 +33,13 @@ def build_pipeline(run: EvolutionRun) -> Callable[..., Any]:
     generation, with the run itself in them, so that the compiled pipeline can be started as it is in the Kubeflow UI;
     only `storage` must be given.
     """
-    spec = run.spec.pipeline
+    template = run.spec.template
     # KFP knows no null, and reads a parameter's default as data.
     as_data = definition(run).model_dump(mode="json", by_alias=True, exclude_none=True)
 
     @dsl.pipeline(
         name=f"{GENERATION_PIPELINE}-{run.metadata.name}",
-        description=f"One generation of {run.metadata.name}: synthesize, convert, finetune, evaluate.",
+        description=f"One generation of {run.metadata.name}: {', '.join(template.stages)}.",
     )
     def generation(
         storage: str,
@@ -49,26 +49,32 @@ def build_pipeline(run: EvolutionRun) -> Callable[..., Any]:
         attempt: int = 0,
         start_model: str = run.spec.model.ref,
     ) -> str:
-        return _stages(spec, run, run_id, generation, attempt, storage, start_model)
+        return _stages(template, run, run_id, generation, attempt, storage, start_model)
 
     return generation
 
 
-def build_template(spec: PipelineSpec) -> Callable[..., Any]:
-    """The pipeline of any generation of any run with these settings of images and resources: every parameter must be
-    given. What an operator compiles, once for all runs that share them."""
+def build_template(template: GenerationTemplate) -> Callable[..., Any]:
+    """The pipeline of any generation of any run with these stages, images and resources: every parameter must be given.
+    What an operator compiles, once for all runs that share them."""
 
-    @dsl.pipeline(name=GENERATION_PIPELINE, description="One generation: synthesize, convert, finetune, evaluate.")
+    @dsl.pipeline(name=GENERATION_PIPELINE, description=f"One generation: {', '.join(template.stages)}.")
     def generation(storage: str, run: dict, run_id: str, generation: int, attempt: int, start_model: str) -> str:
-        return _stages(spec, run, run_id, generation, attempt, storage, start_model)
+        return _stages(template, run, run_id, generation, attempt, storage, start_model)
 
     return generation
 
 
 def _stages(
-    spec: PipelineSpec, run: Any, run_id: Any, generation: Any, attempt: Any, storage: Any, start_model: Any
+    template: GenerationTemplate,
+    run: Any,
+    run_id: Any,
+    generation: Any,
+    attempt: Any,
+    storage: Any,
+    start_model: Any,
 ) -> Any:
-    """The DAG; returns the last stage's output."""
+    """The DAG, a chain; returns the last stage's output."""
     common = {
         "run": run,
         "run_id": run_id,
@@ -77,19 +83,13 @@ def _stages(
         "storage": storage,
         "start_model": start_model,
     }
-    synthesized = components.synthesize(**common)
-    converted = components.convert(**common, synthesized=synthesized.outputs["Output"])
-    finetuned = components.finetune(**common, converted=converted.outputs["Output"])
-    evaluated = components.evaluate(**common, finetuned=finetuned.outputs["Output"])
-    for task, resources in (
-        (synthesized, spec.stages.synthesize),
-        (converted, spec.stages.convert),
-        (finetuned, spec.stages.finetune),
-        (evaluated, spec.stages.evaluate),
-    ):
-        _place(task, spec.image, resources)
-        _give_environment(task, spec)
-    return evaluated.outputs["Output"]
+    output: Any = None
+    for stage in template.stages:
+        task = components.COMPONENTS[stage](**common, **({} if output is None else {"before": output}))
+        _place(task, template.pipeline.image, template.pipeline.stages.of(stage))
+        _give_environment(task, template.pipeline)
+        output = task.outputs["Output"]
+    return output
 
 
 def _place(task: dsl.PipelineTask, image: str, resources: ResourcesSpec) -> None:
@@ -135,9 +135,9 @@ def compile_pipeline(run: EvolutionRun, output: Path) -> None:
         compiled.replace(output)
 
 
-def compile_template(spec: PipelineSpec) -> tuple[dict[str, Any], dict[str, Any] | None]:
+def compile_template(template: GenerationTemplate) -> tuple[dict[str, Any], dict[str, Any] | None]:
     """The intermediate representation of `build_template`, and its part for Kubernetes where it has one."""
-    documents = list(yaml.safe_load_all(_compiled(build_template(spec))))
+    documents = list(yaml.safe_load_all(_compiled(build_template(template))))
     return documents[0], documents[1] if len(documents) > 1 else None
 
 

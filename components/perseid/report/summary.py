@@ -10,7 +10,7 @@ from typing import Any
 from perseid.api.layout import RESULT, Layout
 from perseid.api.reasons import ConditionType
 from perseid.api.result import GenerationResult, ResultError, StageUsage, parse_result
-from perseid.api.spec import EvolutionRun
+from perseid.api.spec import EvolutionRun, EvolutionRunSpec
 from perseid.api.status import EvolutionRunStatus
 from perseid.data.errors import DataError
 from perseid.evaluation.scores import EvaluationResult, compare
@@ -68,6 +68,11 @@ class Summary:
     """Time in stages, over all generations."""
     completion_tokens: int
     prompt_tokens: int
+    mentor_tokens: int
+    """Of paid mentors and judges, prompts and answers; the two above have them too."""
+    mentor_cost: float
+    currency: str
+    """Of the cost: an ISO 4217 code."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -92,6 +97,9 @@ def summarise(run: EvolutionRun, status: EvolutionRunStatus, root: Path) -> Summ
         seconds=sum(one.seconds for one in usage),
         completion_tokens=sum(one.completion_tokens for one in usage),
         prompt_tokens=sum(one.prompt_tokens for one in usage),
+        mentor_tokens=sum(one.paid_tokens for one in usage),
+        mentor_cost=sum(one.cost for one in usage),
+        currency=run.spec.meteor.mentor.price.currency,
     )
 
 
@@ -140,14 +148,24 @@ def _sets(
     promoted = status.promoted
     promoted_id = None if promoted is None or promoted.is_base else promoted.model_id
     store = _store(Layout(root, 0, 0).evaluations)
-    titles = [run.spec.problems.dev.title, *(one.title for one in run.spec.problems.test)]
     summaries = []
-    for place, title in enumerate(titles):
+    for title, decides in _titles(run.spec):
         base = store.get((title, base_id))
         if base is None:
             continue
-        summaries.append(_set(run, place == 0, base, store.get((title, promoted_id))))
+        summaries.append(_set(run, decides, base, store.get((title, promoted_id))))
     return summaries
+
+
+def _titles(spec: EvolutionRunSpec) -> list[tuple[str, bool]]:
+    """The sets that models are scored on, and whether each decides: the dev sets of the run's methods come first."""
+    titles: list[tuple[str, bool]] = []
+    if "sra-mcts" in spec.methods:
+        titles += [(spec.problems.dev.title, True), *((one.title, False) for one in spec.problems.test)]
+    if "meteor" in spec.methods:
+        questions = spec.meteor.questions
+        titles += [(questions.dev.title, True), *((one.title, False) for one in questions.test)]
+    return sorted(titles, key=lambda one: not one[1])
 
 
 def _store(directory: Path) -> dict[tuple[str, str | None], EvaluationResult]:

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Protocol
 
 from perseid.api.attempt import Attempt
-from perseid.api.layout import RESULT, STAGES, read_stage_result
+from perseid.api.layout import RESULT, read_stage_result
 from perseid.api.result import ResultError, parse_result
+from perseid.api.stages import STAGES, StageName
 from perseid.api.status import EvolutionRunStatus, Intent
 from perseid.decide.observed import ObservedRun, RunState
 from perseid.processes import DIE_WITH, stop_group
@@ -82,7 +83,8 @@ class LocalBackend:
                 self._start(directory, current.run_id)
             return ObservedRun(RunState.RUNNING)
         if code != 0:
-            return ObservedRun(RunState.FAILED, error=_why(directory, code))
+            stage, error = _why(directory, code)
+            return ObservedRun(RunState.FAILED, error=error, failed_stage=stage)
         return _succeeded(directory)
 
     def submit(self, attempt: Attempt) -> None:
@@ -153,15 +155,15 @@ def _succeeded(directory: Path) -> ObservedRun:
         return ObservedRun(RunState.SUCCEEDED, result_error=str(error))
 
 
-def _why(directory: Path, code: int) -> str:
-    """Why a run failed: what the failed stage says, or what is known of its end."""
+def _why(directory: Path, code: int) -> tuple[StageName | None, str]:
+    """Which stage failed, where one did, and why: what it says itself, or what is known of its end."""
     log = directory / LOG
     for stage in STAGES:
         if not (directory / stage).exists():
             continue
         result = read_stage_result(directory / stage)
         if result is not None and result.error:
-            return f"{stage}: {result.error} (log: {log})"
+            return stage, f"{stage}: {result.error} (log: {log})"
         if result is None:
-            return f"{stage} ended without a result; was it killed, or out of memory? (log: {log})"
-    return f"the pipeline ended with exit code {code} (log: {log})"
+            return stage, f"{stage} ended without a result; was it killed, or out of memory? (log: {log})"
+    return None, f"the pipeline ended with exit code {code} (log: {log})"

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ValidationError
 from perseid.api.fields import spell
 from perseid.api.identity import MAY_CHANGE, spec_changes
 from perseid.api.layout import attempt_key
+from perseid.api.meteor import JudgeSpec, MentorSpec, MeteorSpec, QuestionSet
 from perseid.api.problems import ProblemSet
 from perseid.api.spec import EvolutionRun
 from perseid.api.status import EvolutionRunStatus
@@ -24,7 +25,10 @@ from perseid.runner.errors import RunnerError
 
 RUN_FILE = "run.json"
 STATUS_FILE = "status.json"
+PACK = "pack"
+"""The path of recorded answers that is no path: those that come with Perseid's questions."""
 M = TypeVar("M", bound=BaseModel)
+Role = TypeVar("Role", MentorSpec, JudgeSpec)
 
 
 def absolute_paths(run: EvolutionRun, base: Path) -> EvolutionRun:
@@ -43,10 +47,48 @@ def absolute_paths(run: EvolutionRun, base: Path) -> EvolutionRun:
             "test": [anchored(one) for one in spec.problems.test],
         }
     )
-    model = spec.model
-    if model.ref in {".", ".."} or model.ref.startswith(("./", "../", "/", "~")):
-        model = model.model_copy(update={"ref": str((base / Path(model.ref).expanduser()).resolve())})
-    return run.model_copy(update={"spec": spec.model_copy(update={"problems": problems, "model": model})})
+    model = spec.model.model_copy(update={"ref": _model_from(base, spec.model.ref)})
+    update = {"problems": problems, "model": model, "meteor": _meteor_from(base, spec.meteor)}
+    return run.model_copy(update={"spec": spec.model_copy(update=update)})
+
+
+def _meteor_from(base: Path, meteor: MeteorSpec) -> MeteorSpec:
+    questions = meteor.questions.model_copy(
+        update={
+            "train": _questions_from(base, meteor.questions.train),
+            "dev": _questions_from(base, meteor.questions.dev),
+            "test": [_questions_from(base, one) for one in meteor.questions.test],
+        }
+    )
+    roles = {"mentor": _role_from(base, meteor.mentor), "judge": _role_from(base, meteor.judge)}
+    return meteor.model_copy(update={"questions": questions, **roles})
+
+
+def _questions_from(base: Path, questions: QuestionSet) -> QuestionSet:
+    if questions.path is None:
+        return questions
+    # A dataset's id looks like a relative path: only what says that it is a directory is one.
+    anchor = _model_from if questions.source == "hub" else _file_from
+    return questions.model_copy(update={"path": anchor(base, questions.path)})
+
+
+def _role_from(base: Path, role: Role) -> Role:
+    path = role.path if role.path is None or role.path == PACK else _file_from(base, role.path)
+    ref = None if role.ref is None else _model_from(base, role.ref)
+    record = None if role.record is None else _file_from(base, role.record)
+    return role.model_copy(update={"path": path, "ref": ref, "record": record})
+
+
+def _file_from(base: Path, path: str) -> str:
+    """A file's absolute path. A URI stays as it is."""
+    return path if "://" in path else str((base / Path(path).expanduser()).resolve())
+
+
+def _model_from(base: Path, ref: str) -> str:
+    """The absolute path of what is a path by its beginning; a hub id, a URI and an embedded model stay as they are."""
+    if ref in {".", ".."} or ref.startswith(("./", "../", "/", "~")):
+        return str((base / Path(ref).expanduser()).resolve())
+    return ref
 
 
 class RunDirectory:

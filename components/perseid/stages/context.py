@@ -13,11 +13,14 @@ from perseid.api.base import replace
 from perseid.api.layout import RESULT, Layout
 from perseid.api.result import StageResult, StageUsage
 from perseid.api.spec import EvolutionRunSpec
+from perseid.api.stages import StageName
 from perseid.data.jsonl import write_json
 from perseid.stages.progress import ProgressWriter
 from perseid.storage.stage import StageStorage
 
 MAX_MESSAGE = 1024
+ANYWHERE = Path("/")
+"""Where relative paths of problem sets would start: a run's paths are absolute since it was accepted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +40,12 @@ class StageContext:
         if self.storage is not None and self.layout.stage(stage) != self.directory:
             self.storage.fetch_output(stage, name)
         return self.layout.stage(stage) / name
+
+    @property
+    def stage(self) -> StageName:
+        """The stage's name."""
+        found: StageName = self.directory.name  # type: ignore[assignment]  # the layout calls it so
+        return found
 
     @property
     def spec(self) -> EvolutionRunSpec:

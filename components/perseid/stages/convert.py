@@ -29,13 +29,13 @@ from perseid.sandbox.verdicts import run_tests
 from perseid.search.evaluators import LadderEvaluator
 from perseid.stages.answer_score import AnswerScorer
 from perseid.stages.coder import Coder, read_code
-from perseid.stages.context import StageContext
+from perseid.stages.context import ANYWHERE, StageContext
 from perseid.stages.gate import Sorted, sort_candidates
 from perseid.stages.models import open_evaluator, open_policy, stage_usage
-from perseid.stages.synthesize import ANYWHERE, PLANS
+from perseid.stages.synthesize import PLANS
+from perseid.stages.yields import DROPPED, SAMPLES, YIELD
 
-CANDIDATES, SAMPLES, DROPPED = "candidates.jsonl", "samples.jsonl", "dropped.jsonl"
-DECONTAMINATION, CALIBRATION, YIELD = "decontamination.json", "calibration.json", "yield.json"
+CANDIDATES, DECONTAMINATION, CALIBRATION = "candidates.jsonl", "decontamination.json", "calibration.json"
 
 
 async def run(context: StageContext) -> StageResult:

@@ -1,27 +1,39 @@
-"""Stage 4: score the generation's model and its start model, on dev (which decides) and on test (which is told).
+"""The last stage: score the generation's model and its start model, on dev (which decides) and on test (which is told).
 
 Scores are kept by content in the run's `evaluations/`: the start model of a later generation has its scores already.
-Writes the attempt's `result.json`.
+Where several stages have made models, each is scored on dev, which shows what each stage changed; where a model judges,
+answers of the two models are compared. Writes the attempt's `result.json`.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
-from perseid.api.layout import JOURNAL, RESULT, STAGES, read_stage_result
-from perseid.api.result import Gain, GenerationResult, ModelRef, Score, SetResult, StageResult, StageUsage, YieldCounts
+from perseid.api.layout import RESULT, read_stage_result
+from perseid.api.result import (
+    Gain,
+    GenerationResult,
+    ModelRef,
+    Score,
+    SetResult,
+    StageResult,
+    StageScore,
+    StageUsage,
+    WinRate,
+    YieldCounts,
+)
+from perseid.api.stages import LAST_STAGE
 from perseid.data.jsonl import write_json
-from perseid.data.problems import load_problems
-from perseid.engines.journal import read_journal
 from perseid.engines.models import ResolvedModel, resolve_model
-from perseid.engines.protocol import Usage
-from perseid.evaluation.scores import EvaluationResult, compare
+from perseid.evaluation.scores import Comparison, EvaluationResult, compare, pooled
+from perseid.stages.comparing import Compared, compare_models
 from perseid.stages.context import StageContext
-from perseid.stages.convert import SAMPLES, YIELD
-from perseid.stages.finetune import trained_model
-from perseid.stages.models import resolve_start_model, stage_usage
-from perseid.stages.scoring import score_model
-from perseid.stages.synthesize import ANYWHERE
+from perseid.stages.lineage import MadeModel, made_models
+from perseid.stages.models import resolve_start_model
+from perseid.stages.scoring import ScoredSet, score_model, scored_sets
+from perseid.stages.spending import recorded_usage
+from perseid.stages.yields import YIELD, add_yields
 
 Scores = dict[str, EvaluationResult]
 """By title of the set."""
@@ -29,32 +41,78 @@ Scores = dict[str, EvaluationResult]
 
 async def run(context: StageContext) -> StageResult:
     """Score both models on every set and say what the generation was worth."""
-    spec = context.spec
-    sets = [(one, load_problems(one, ANYWHERE)) for one in (spec.problems.dev, *spec.problems.test)]
+    sets = await asyncio.to_thread(scored_sets, context)
     if context.storage is not None:
         await asyncio.to_thread(context.storage.fetch_evaluations)
     parent = await resolve_start_model(context)
-    reference = await asyncio.to_thread(trained_model, context)
-    candidate = None if reference is None else await asyncio.to_thread(resolve_model, reference)
     parent_scores = await score_model(context, parent, sets, "the start model")
+    made = await asyncio.to_thread(made_models, context)
+    candidate: ResolvedModel | None = None
     candidate_scores: Scores | None = None
-    if candidate is not None:
+    lineage: list[StageScore] = []
+    judged = Compared([], [])
+    if made:
+        candidate = await asyncio.to_thread(resolve_model, made[-1].reference)
+        lineage = await _lineage(context, parent_scores, made, sets)
         candidate_scores = await score_model(context, candidate, sets, "the trained model")
-    usage = _usage(context)
+        judged = await compare_models(context, parent.model_id, candidate.model_id, sets)
 
-    compared = [_set_result(context, one.title, parent_scores, candidate_scores) for one, _ in sets]
+    compared = set_results(context, sets, parent_scores, candidate_scores)
     trained = None
-    if candidate is not None and reference is not None:
-        trained = ModelRef(uri=reference, model_id=candidate.model_id, generation=context.attempt.generation)
+    if candidate is not None:
+        trained = ModelRef(uri=made[-1].reference, model_id=candidate.model_id, generation=context.attempt.generation)
+    usage = recorded_usage(context)
     result = _generation_result(context, parent, trained, compared, usage)
+    result = result.model_copy(update={"lineage": lineage, "wins": judged.wins, "judged": judged.judged})
     write_json(context.layout.result, result.model_dump(mode="json", by_alias=True))
     return StageResult(
-        stage="evaluate",
+        stage=LAST_STAGE,
         state="done",
-        counts={"problems": sum(len(problems) for _, problems in sets), "models": 1 if candidate is None else 2},
-        metrics=_metrics(compared),
+        counts={**_counts(sets), "models": 1 + len(made)},
+        metrics=_metrics(compared, lineage, judged.wins),
         usage=usage,
     )
+
+
+def set_results(
+    context: StageContext, sets: Sequence[ScoredSet], parent: Scores, candidate: Scores | None
+) -> list[SetResult]:
+    """Dev first. With two dev sets, one of each method, they decide together, each item counted once; their own scores
+    follow."""
+    deciding = [one.title for one in sets if one.decides]
+    results = [
+        _set_result(context, parent[one.title], None if candidate is None else candidate[one.title]) for one in sets
+    ]
+    if len(deciding) == 1:
+        return results
+    together = pooled_dev(context, deciding, parent)
+    other = None if candidate is None else pooled_dev(context, deciding, candidate)
+    return [_set_result(context, together, other), *results]
+
+
+def pooled_dev(context: StageContext, titles: Sequence[str], scores: Scores) -> EvaluationResult:
+    """The dev sets as one. A single one is itself."""
+    spec = context.spec.evaluation
+    return pooled("dev", [scores[title] for title in titles], spec.k, resamples=spec.bootstrap, seed=context.spec.seed)
+
+
+async def _lineage(
+    context: StageContext, parent: Scores, made: Sequence[MadeModel], sets: Sequence[ScoredSet]
+) -> list[StageScore]:
+    """What each stage changed; nothing where one alone has made a model."""
+    if len(made) < 2:
+        return []
+    dev = [one for one in sets if one.decides]
+    titles = [one.title for one in dev]
+    before = pooled_dev(context, titles, parent)
+    scores = []
+    for one in made:
+        model = await asyncio.to_thread(resolve_model, one.reference)
+        after = pooled_dev(context, titles, await score_model(context, model, dev, f"the model of {one.stage}"))
+        gain = _gain(_compared(context, before, after))
+        scores.append(StageScore(stage=one.stage, model_id=model.model_id, score=_score(after), gain=gain))
+        before = after
+    return scores
 
 
 def _generation_result(
@@ -65,12 +123,16 @@ def _generation_result(
     usage: StageUsage,
 ) -> GenerationResult:
     attempt = context.attempt
-    earlier = {stage: read_stage_result(context.output(stage, RESULT).parent) for stage in STAGES}
+    before = context.spec.stages[:-1]
+    earlier = {stage: read_stage_result(context.output(stage, RESULT).parent) for stage in before}
     usages = {stage: result.usage for stage, result in earlier.items() if result is not None}
+    yields = _yields(context)
     reason = None
     if candidate is None:
-        kept = sum(1 for _ in context.output("convert", SAMPLES).open())
-        reason = f"{kept} training records are fewer than finetune.minSamples ({context.spec.finetune.min_samples})"
+        kept, least = yields.kept, context.spec.finetune.min_samples
+        reason = f"{kept} training records are fewer than finetune.minSamples ({least})"
+        if kept >= least:
+            reason = "every training was rolled back, because dev became worse"
     return GenerationResult(
         generation=attempt.generation,
         attempt=attempt.number,
@@ -80,29 +142,31 @@ def _generation_result(
         reason=reason,
         dev=compared[0],
         test=compared[1:],
-        yields=YieldCounts.model_validate_json(context.output("convert", YIELD).read_bytes()),
-        usage={**usages, "evaluate": usage.model_copy(update={"seconds": context.progress.seconds})},
+        yields=yields,
+        usage={**usages, LAST_STAGE: usage.model_copy(update={"seconds": context.progress.seconds})},
     )
 
 
-def _set_result(context: StageContext, title: str, parent: Scores, candidate: Scores | None) -> SetResult:
-    base = parent[title]
+def _yields(context: StageContext) -> YieldCounts:
+    """Of all stages that make training data."""
+    files = [context.output(stage, YIELD) for stage in context.spec.stages[:-1]]
+    return add_yields(YieldCounts.model_validate_json(path.read_bytes()) for path in files if path.exists())
+
+
+def _set_result(context: StageContext, parent: EvaluationResult, candidate: EvaluationResult | None) -> SetResult:
     if candidate is None:
-        return SetResult(name=title, parent=_score(base))
-    evaluation = context.spec.evaluation
-    paired = compare(
-        base,
-        candidate[title],
-        resamples=evaluation.bootstrap,
-        confidence=evaluation.confidence,
-        seed=context.spec.seed,
-    )
-    return SetResult(
-        name=title,
-        parent=_score(base),
-        candidate=_score(candidate[title]),
-        gain=Gain(value=paired.difference, low=paired.low, high=paired.high),
-    )
+        return SetResult(name=parent.set_name, parent=_score(parent))
+    gain = _gain(_compared(context, parent, candidate))
+    return SetResult(name=parent.set_name, parent=_score(parent), candidate=_score(candidate), gain=gain)
+
+
+def _compared(context: StageContext, parent: EvaluationResult, candidate: EvaluationResult) -> Comparison:
+    spec = context.spec.evaluation
+    return compare(parent, candidate, resamples=spec.bootstrap, confidence=spec.confidence, seed=context.spec.seed)
+
+
+def _gain(paired: Comparison) -> Gain:
+    return Gain(value=paired.difference, low=paired.low, high=paired.high)
 
 
 def _score(result: EvaluationResult) -> Score:
@@ -117,17 +181,22 @@ def _score(result: EvaluationResult) -> Score:
     )
 
 
-def _metrics(compared: list[SetResult]) -> dict[str, float]:
+def _counts(sets: Sequence[ScoredSet]) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for one in sets:
+        counts[one.unit] = counts.get(one.unit, 0) + len(one.items)
+    return counts
+
+
+def _metrics(compared: Sequence[SetResult], lineage: Sequence[StageScore], wins: Sequence[WinRate]) -> dict[str, float]:
     metrics: dict[str, float] = {}
     for one in compared:
         metrics[f"{one.name}_parent_pass_at_1"] = one.parent.pass_at_1
         if one.candidate is not None and one.gain is not None:
             metrics[f"{one.name}_pass_at_1"] = one.candidate.pass_at_1
             metrics[f"{one.name}_gain"] = one.gain.value
+    for made in lineage:
+        metrics[f"after_{made.stage}_pass_at_1"] = made.score.pass_at_1
+    for win in wins:
+        metrics[f"{win.set}_{win.criterion}_win_rate"] = win.win_rate
     return metrics
-
-
-def _usage(context: StageContext) -> StageUsage:
-    """What this attempt asked, before a kill too: sets that were scored by then are not asked again, but were paid."""
-    calls = read_journal(context.directory / JOURNAL).values()
-    return stage_usage(sum((call.usage for call in calls), Usage()))

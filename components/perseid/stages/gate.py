@@ -12,6 +12,7 @@ from perseid.api.result import YieldCounts
 from perseid.api.synthesis import ConversionSpec, GateSpec
 from perseid.data.records import Candidate, Dropped, Problem
 from perseid.stages.errors import StageError
+from perseid.stages.yields import count_yield
 
 
 @dataclass(slots=True)
@@ -28,12 +29,7 @@ class Sorted:
     @property
     def yields(self) -> YieldCounts:
         """kept + dropped by reason = total."""
-        reasons: dict[str, int] = defaultdict(int)
-        for one in self.dropped:
-            reasons[one.reason] += 1
-        return YieldCounts(
-            total=len(self.kept) + len(self.dropped), kept=len(self.kept), dropped=dict(sorted(reasons.items()))
-        )
+        return count_yield(len(self.kept), self.dropped)
 
 
 def sort_candidates(candidates: Sequence[Candidate], problems: Mapping[str, Problem], spec: ConversionSpec) -> Sorted:

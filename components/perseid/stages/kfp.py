@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from perseid.api.attempt import Attempt
-from perseid.api.layout import RESULT, STAGES, Layout
+from perseid.api.layout import RESULT, Layout
+from perseid.api.stages import STAGES, StageName, module_of
 from perseid.processes import die_with_starter
 from perseid.stages.runtime import run_stage
 from perseid.storage.stage import StageStorage
@@ -23,7 +24,7 @@ Parameters = tuple[dict[str, Any], str, int, int, str, str]
 """run, run_id, generation, attempt, storage, start_model: as in `Attempt`."""
 
 
-def run_component(name: str, parameters: Parameters, metrics: dsl.Metrics, model: dsl.Model | None = None) -> str:
+def run_component(name: StageName, parameters: Parameters, metrics: dsl.Metrics, model: dsl.Model | None = None) -> str:
     """Run stage `name` and publish its metrics; returns where its result.json lies.
 
     The model artifact holds the manifest alone: KFP copies artifacts whole into every step, and weights are read where
@@ -36,7 +37,7 @@ def run_component(name: str, parameters: Parameters, metrics: dsl.Metrics, model
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # a log is no place for bars that redraw themselves
     fields = ("run", "run_id", "generation", "number", "storage", "start_model")
     parsed = Attempt.model_validate(dict(zip(fields, parameters, strict=True)))
-    module = importlib.import_module(f"perseid.stages.{name}")
+    module = importlib.import_module(f"perseid.stages.{module_of(name)}")
     result = run_stage(name, parsed, module.run)
     for key, value in sorted(result.metrics.items()):
         metrics.log_metric(key, value)

@@ -11,15 +11,16 @@ import asyncio
 import contextlib
 import fcntl
 import logging
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 from perseid.api.attempt import Attempt
-from perseid.api.layout import PROGRESS, RESULT, STAGES, Layout, is_remote, read_stage_result
+from perseid.api.layout import PROGRESS, RESULT, Layout, is_remote, read_stage_result
 from perseid.api.result import StageResult
+from perseid.api.stages import LAST_STAGE
 from perseid.stages.context import StageBody, StageContext, failed_result, timed_result, write_result
+from perseid.stages.files import link_or_copy
 from perseid.stages.progress import ProgressWriter
 from perseid.stages.working_copy import run_in_working_copy
 from perseid.storage.stage import StageStorage
@@ -74,18 +75,10 @@ def _inherit(earlier: list[Path], directory: Path) -> None:
         return
     scratch = directory.with_name(f".{directory.name}.inherited")
     shutil.rmtree(scratch, ignore_errors=True)
-    shutil.copytree(source, scratch, copy_function=_link_or_copy)
+    shutil.copytree(source, scratch, copy_function=link_or_copy)
     ended = read_stage_result(scratch)
     # The last stage is never done for a new attempt: it writes the attempt's own result, in the attempt's own name.
-    if ended is not None and (ended.state != "done" or directory.name == STAGES[-1]):
+    if ended is not None and (ended.state != "done" or directory.name == LAST_STAGE):
         (scratch / RESULT).unlink()
     scratch.rename(directory)
     log.info("took over what %s had done", source)
-
-
-def _link_or_copy(source: str, target: str) -> None:
-    if Path(source).suffix == ".safetensors":
-        with contextlib.suppress(OSError):
-            os.link(source, target)
-            return
-    shutil.copy2(source, target)

@@ -6,7 +6,6 @@ import contextlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from perseid.api.layout import JOURNAL
@@ -22,13 +21,11 @@ from perseid.search.outcome import Search, SearchResult
 from perseid.search.plans import select_plans
 from perseid.search.profiles import resolve
 from perseid.stages.coder import Coder
-from perseid.stages.context import StageContext
+from perseid.stages.context import ANYWHERE, StageContext
 from perseid.stages.errors import StageError
 from perseid.stages.models import open_evaluator, open_policy, stage_usage
 
 TREES, PLANS, DROPPED = "trees.jsonl", "plans.jsonl", "dropped.jsonl"
-ANYWHERE = Path("/")
-"""Where relative paths of problem sets would start: a run's paths are absolute since it was accepted."""
 
 
 class TreeRecord(Record):

@@ -6,8 +6,9 @@ import logging
 import time
 from pathlib import Path
 
-from perseid.api.layout import RESULT, STAGES, Layout, StorageError
+from perseid.api.layout import RESULT, Layout, StorageError
 from perseid.api.result import StageResult
+from perseid.api.stages import LAST_STAGE
 from perseid.storage.directories import fetch_file, inherit
 from perseid.storage.errors import ObjectChangedError, OwnershipLostError, StorageRefusedError
 from perseid.storage.index import read_index
@@ -59,7 +60,7 @@ class StageStorage:
             key = self._key(earlier)
             ended = self._objects.read(f"{key}/{RESULT}")
             # The last stage is never done for a new attempt: it writes the attempt's own result, in the attempt's name.
-            done = ended is not None and self._stage != STAGES[-1] and _is_done(ended[0])
+            done = ended is not None and self._stage != LAST_STAGE and _is_done(ended[0])
             if inherit(self._objects, key, self.mirror.key, with_result=done):
                 log.info("took over what %s had done", self._objects.uri(key))
                 return True
@@ -96,13 +97,32 @@ class StageStorage:
                 unfinished.replace(path)
                 self._shared[path] = _state(path)
 
+    def fetch_evaluation_file(self, path: Path) -> None:
+        """Fetch one more file of the store of evaluations, where it is there and not here."""
+        found = None if path.exists() else self._objects.read(self._key(path))
+        if found is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(found[0])
+            self._shared[path] = _state(path)
+
+    def fetch_stage_results(self) -> None:
+        """Fetch what the stages of all generations and attempts have said when they ended, but for this stage's own."""
+        for listed in list(self._objects.list("generations")):
+            path = self._layout.root / listed.key
+            if path.name != RESULT or path.parent == self._layout.stage(self._stage):
+                continue
+            found = self._objects.read(listed.key)
+            if found is not None:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(found[0])
+
     def finish(self, result: bytes, *, done: bool) -> None:
         """Push everything, the result last. An outage is waited for, for some minutes."""
         deadline = time.monotonic() + FINISH_SECONDS
 
         def before_result() -> None:
             self._push_evaluations()
-            if done and self._stage == STAGES[-1]:
+            if done and self._stage == LAST_STAGE:
                 self._objects.write(self._key(self._layout.result), self._layout.result.read_bytes())
 
         while True:

@@ -16,7 +16,7 @@ import typer
 from rich.console import Console
 
 from perseid.api.base import APPROVED_GENERATION, KIND
-from perseid.api.pipeline import StageName
+from perseid.api.stages import StageName
 from perseid_operator.cli.errors import ClusterError
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from perseid.api.layout import STAGES
 from perseid.api.reasons import StageState
+from perseid.api.stages import StageName
 from perseid.api.status import AttemptStatus, EvolutionRunStatus, GenerationStatus
 from perseid.decide import run_id_of
 from perseid_operator.cli.access import Access, ForbiddenError, RefusedError
@@ -26,7 +26,7 @@ KUBEFLOW = "kubeflow"
 class Wanted:
     """Which logs."""
 
-    stage: str | None
+    stage: StageName | None
     """None: all stages."""
     generation: int | None
     """None: the newest."""
@@ -63,6 +63,8 @@ class Tried:
 
 async def show_logs(access: Access, seen: SeenRun, wanted: Wanted, shown: Shown) -> None:
     """Print the logs. Raises ClusterError where there is nothing at all to print."""
+    if wanted.stage is not None and wanted.stage not in seen.stages:
+        raise ClusterError(f"{seen.name} has no stage {wanted.stage}; its stages are {', '.join(seen.stages)}")
     status = seen.known_status()
     tried = _tried(seen.name, status, wanted)
     place = _Place(access, seen, wanted, tried)
@@ -173,7 +175,7 @@ def _explain_absence(seen: SeenRun, status: EvolutionRunStatus, tried: Tried, wa
             shown.note("nothing says where the run's files are; name the place with --storage")
         else:
             files = ResultFiles(root)
-            for stage in STAGES if wanted.stage is None else (wanted.stage,):
+            for stage in seen.stages if wanted.stage is None else (wanted.stage,):
                 result = files.stage_result(tried.generation, tried.number, stage)
                 if result is not None:
                     shown.line(f"{stage}: {result.error or 'done'}")

@@ -1,18 +1,19 @@
 """Which pod ran which stage, and what its container is about.
 
 Pods of a pipeline run carry the run's id as a label. Neither label nor annotation of Kubeflow's own names the stage:
-Argo's annotation holds the node's path (`WORKFLOW.root.synthesize.executor`, with `(1)` for a retry), and the arguments
-of a component made from a Python function name the function.
+Argo's annotation holds the node's path (`WORKFLOW.root.self-assessment.executor`, with `(1)` for a retry), and the
+arguments of a component made from a Python function name the function (`self_assessment`).
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from perseid.api.layout import STAGES
+from perseid.api.stages import STAGES, StageName, module_of
 
 RUN_ID_LABEL = "pipeline/runid"
 NODE_NAME = "workflows.argoproj.io/node-name"
@@ -20,6 +21,8 @@ CONTAINER = "main"
 
 _FUNCTION = "--function_to_execute"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_STAGE_OF_NODE: Mapping[str, StageName] = {stage: stage for stage in STAGES}
+_STAGE_OF_FUNCTION: Mapping[str, StageName] = {module_of(stage): stage for stage in STAGES}
 _ENDED = ("Succeeded", "Failed")
 
 
@@ -29,7 +32,7 @@ class StagePod:
 
     namespace: str
     name: str
-    stage: str
+    stage: StageName
     created: datetime
     phase: str
     started: bool
@@ -45,7 +48,7 @@ def stage_pods(pods: list[Any]) -> list[StagePod]:
     return sorted(found, key=lambda one: (STAGES.index(one.stage), one.created, one.name))
 
 
-def stage_of(pod: Any) -> str | None:
+def stage_of(pod: Any) -> StageName | None:
     """The stage that a pod runs; None for any other pod."""
     names = {container.name for container in pod.spec.containers}
     if CONTAINER not in names:
@@ -53,16 +56,15 @@ def stage_of(pod: Any) -> str | None:
     path = (pod.metadata.annotations or {}).get(NODE_NAME, "")
     parts = [re.sub(r"\([0-9]+\)$", "", part) for part in path.split(".")]
     if path:
-        return parts[-2] if len(parts) >= 2 and parts[-1] == "executor" and parts[-2] in STAGES else None
+        return _STAGE_OF_NODE.get(parts[-2]) if len(parts) >= 2 and parts[-1] == "executor" else None
     for container in pod.spec.containers:
         words = [*(container.command or []), *(container.args or [])]
         if container.name == CONTAINER and _FUNCTION in words[:-1]:
-            function = words[words.index(_FUNCTION) + 1]
-            return function if function in STAGES else None
+            return _STAGE_OF_FUNCTION.get(words[words.index(_FUNCTION) + 1])
     return None
 
 
-def _stage_pod(pod: Any, stage: str) -> StagePod:
+def _stage_pod(pod: Any, stage: StageName) -> StagePod:
     status = pod.status
     containers = (status.container_statuses if status is not None else None) or []
     container = next((one for one in containers if one.name == CONTAINER), None)

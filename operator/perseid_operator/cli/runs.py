@@ -9,10 +9,10 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from perseid.api.base import API_VERSION, KIND, Timestamp
-from perseid.api.layout import STAGES
 from perseid.api.lifecycle import LifecycleSpec
 from perseid.api.reasons import GenerationPhase, Phase, StageState
 from perseid.api.spec import EvolutionRun
+from perseid.api.stages import STAGES, StageName
 from perseid.api.status import EvolutionRunStatus
 from perseid_operator.cli.errors import ClusterError
 
@@ -82,6 +82,14 @@ class SeenRun:
         return said if isinstance(said, int) and said > 0 else 1
 
     @property
+    def stages(self) -> tuple[StageName, ...]:
+        """The stages that a generation goes through; all there are where this version cannot read the spec."""
+        try:
+            return self.run().spec.stages
+        except ClusterError:
+            return STAGES
+
+    @property
     def stage(self) -> str:
         """The stage that runs now; empty between stages."""
         current = self.status.current if self.status is not None else None
@@ -100,7 +108,7 @@ class SeenRun:
         ended = [one.index + 1 for one in self.status.generations if one.phase is not GenerationPhase.RUNNING]
         current = self.status.current
         stages = [] if current is None else [one for one in current.stages.values() if one is StageState.SUCCEEDED]
-        return min(1.0, (max(ended, default=0) + len(stages) / len(STAGES)) / self.generations_max)
+        return min(1.0, (max(ended, default=0) + len(stages) / len(self.stages)) / self.generations_max)
 
     def run(self) -> EvolutionRun:
         """The whole of it. Raises ClusterError where this version of Perseid cannot read its spec."""

@@ -11,7 +11,6 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
-from perseid.api.layout import STAGES
 from perseid.api.names import history_config_map
 from perseid.api.reasons import AttemptState, ConditionStatus, ConditionType, GenerationPhase, StageState
 from perseid.api.spec import EvolutionRun
@@ -93,14 +92,15 @@ def print_run(console: Console, one: SeenRun, now: datetime) -> None:
     if one.managed_by is not None:
         _line(console, "managed by", plain(one.managed_by))
     status = one.status
+    if status is None or status.current is None:
+        _line(console, "stages", Text(", ".join(one.stages)))
     if status is None:
         return
     _line(console, "model", plain(status.best_model_message))
-    costs = f", cost of mentors {status.usage.cost:.2f}" if status.usage.cost else ""
-    _line(console, "used", plain(f"{status.columns.gpu_hours or '0.0'} GPU hours{costs}"))
+    _line(console, "used", plain(_used(status)))
     if status.snapshot is not None:
         _line(console, "pipeline", plain(f"{status.snapshot.pipeline_digest}, {status.snapshot.config_map}"))
-    _print_current(console, status)
+    _print_current(console, one, status)
     if status.generations:
         console.print(generations_table(status.generations))
         _print_failures(console, status.generations[-1])
@@ -120,15 +120,23 @@ def _why(one: SeenRun) -> str:
     return f": {one.reason}" if one.reason else ""
 
 
-def _print_current(console: Console, status: EvolutionRunStatus) -> None:
+def _used(status: EvolutionRunStatus) -> str:
+    used = status.usage
+    said = [f"{status.columns.gpu_hours or '0.0'} GPU hours"]
+    said += [f"cost of mentors {used.cost:.2f}"] if used.cost else []
+    said += [f"{used.mentor_tokens:,} tokens of mentors"] if used.mentor_tokens else []
+    return ", ".join(said)
+
+
+def _print_current(console: Console, one: SeenRun, status: EvolutionRunStatus) -> None:
     current = status.current
     if current is None:
         return
     what = f"generation {current.generation}, attempt {current.attempt}, run {current.run_id}"
     _line(console, "under way", plain(what))
     stages = Text()
-    for name in STAGES:
-        state = next((found for stage, found in current.stages.items() if stage == name), None)
+    for name in one.stages:
+        state = current.stages.get(name)
         mark, style = ("·", "dim") if state is None else _STAGES[state]
         stages.append(f"{mark} {name}   ", style=style)
     _line(console, "stages", stages)

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 ITEM_KEYS: Mapping[str, tuple[str, ...]] = {
     # Problem sets may have no name, and two may have the same source: nothing tells them apart.
     "perseid.api.problems.ProblemSet": (),
+    "perseid.api.meteor.QuestionSet": (),
     # The first rule that matches decides: order is everything.
     "perseid.api.lifecycle.FailureRule": (),
     # As in a pod: of two values of one name the last one counts.

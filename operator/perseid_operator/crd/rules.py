@@ -13,6 +13,7 @@ from typing import Literal
 from pydantic import BaseModel
 
 from perseid.api.engine import EMBEDDED_MODEL, ModelSpec
+from perseid.api.meteor import JudgeSpec, MentorSpec, MeteorSpec, QuestionSet
 from perseid.api.problems import ProblemSet
 from perseid.api.search import BlendWeights
 from perseid.api.training import EvaluationSpec
@@ -46,6 +47,19 @@ class Rule:
         return entry
 
 
+def _needs(field_of: Mapping[str, str]) -> tuple[Rule, ...]:
+    """For each type the field without which it is nothing."""
+    return tuple(
+        Rule(
+            f"self.type != {cel_text(kind)} || has(self.{field})",
+            f"type {kind} needs the field {field}",
+            field,
+            "FieldValueRequired",
+        )
+        for kind, field in field_of.items()
+    )
+
+
 TWINS: Mapping[tuple[type[BaseModel], str], tuple[Rule, ...]] = {
     (ModelSpec, "_one_origin"): (
         Rule(
@@ -76,6 +90,31 @@ TWINS: Mapping[tuple[type[BaseModel], str], tuple[Rule, ...]] = {
         ),
         Rule(
             "self.source != 'hub' || has(self.split)", "source hub needs the field split", "split", "FieldValueRequired"
+        ),
+    ),
+    (MentorSpec, "_type_has_what_it_needs"): _needs({"openai": "openai", "model": "ref", "recorded": "path"}),
+    (JudgeSpec, "_type_has_what_it_needs"): _needs({"openai": "openai", "model": "ref", "recorded": "path"}),
+    (MeteorSpec, "_one_currency"): (
+        Rule(
+            "self.mentor.price.currency == self.judge.price.currency",
+            "'mentor.price is in ' + self.mentor.price.currency + ' and judge.price in ' + self.judge.price.currency"
+            " + ': one budget needs one currency'",
+            computed=True,
+        ),
+    ),
+    (QuestionSet, "_source_has_what_it_needs"): (
+        Rule(
+            "self.source == 'pack' || has(self.path)",
+            "'source ' + self.source + ' needs the field path'",
+            "path",
+            "FieldValueRequired",
+            computed=True,
+        ),
+        Rule("self.source != 'pack' || !has(self.path)", "source pack takes no path", "path", "FieldValueForbidden"),
+        Rule(
+            "self.source != 'pack' || (has(self.split) && self.split in ['train', 'dev', 'test'])",
+            "source pack needs the field split: train, dev or test",
+            "split",
         ),
     ),
     (BlendWeights, "_something_counts"): (

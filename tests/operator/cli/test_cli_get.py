@@ -16,6 +16,7 @@ from rich.console import Console
 from stand_in_api import StandInApi
 from typer.testing import Result
 
+from perseid.api.base import replace
 from perseid.api.reasons import StageState
 from perseid.cli import exits
 from perseid_operator.cli.access import Access
@@ -177,6 +178,58 @@ def test_describe_says_where_a_run_is_why_and_what_it_has(api: StandInApi, perse
         "BackendReady",
     ):
         assert word in page, word
+
+
+def meteor(**spec: object) -> ClusterRun:
+    return ClusterRun(methods=["meteor"], **spec)
+
+
+def test_a_run_of_meteor_shows_its_own_stages_and_its_share_counts_them(api: StandInApi, perseid: Perseid) -> None:
+    done, doing = {"mentor-supervised": StageState.SUCCEEDED}, {"self-assessment": StageState.RUNNING}
+    api.put(meteor(generations={"max": 2}).running(**done, **doing).object())
+    (row,) = rows(perseid("get", "-o", "json"))
+    assert (row["stage"], row["done"]) == ("self-assessment", 0.125), "one stage of four of the first of two"
+    stages = "✓ mentor-supervised   ▶ self-assessment   · self-evolution   · evaluate"
+    assert stages in perseid("describe", "small").stdout
+    assert "self-assessment" in perseid("get").stdout
+
+
+def test_stages_that_a_run_of_both_methods_leaves_out_are_not_waited_for(api: StandInApi, perseid: Perseid) -> None:
+    run = ClusterRun(methods=["sra-mcts", "meteor"], meteor={"stages": ["self-evolution"]})
+    api.put(run.running(synthesize=StageState.SUCCEEDED).object())
+    (row,) = rows(perseid("get", "-o", "json"))
+    assert row["done"] == 0.2
+    page = perseid("describe", "small").stdout
+    assert "✓ synthesize   · convert   · finetune   · self-evolution   · evaluate" in page
+
+
+def test_describe_shows_the_stages_of_a_run_that_has_not_begun_or_is_over(api: StandInApi, perseid: Perseid) -> None:
+    stages = "stages      mentor-supervised, self-assessment, self-evolution, evaluate"
+    api.put(meteor().object())
+    assert stages in perseid("describe", "small").stdout
+    api.put(meteor().generation(candidate=0.5, parent=0.4).object())
+    page = perseid("describe", "small").stdout
+    assert "Completed" in page
+    assert stages in page
+
+
+def test_stages_of_a_run_whose_spec_cannot_be_read_are_shown_all_the_same(api: StandInApi, perseid: Perseid) -> None:
+    run = ClusterRun().running(synthesize=StageState.SUCCEEDED).object()
+    run["spec"]["methods"] = ["another-method"]
+    api.put(run)
+    assert "✓ synthesize   · convert" in perseid("describe", "small").stdout
+    assert rows(perseid("get", "-o", "json"))[0]["done"] == round(1 / 7, 4)
+
+
+def test_describe_says_what_mentors_have_used(api: StandInApi, perseid: Perseid) -> None:
+    run = meteor(generations={"max": 2}).generation(candidate=0.5, parent=0.4)
+    assert run.status is not None
+    run.status = replace(run.status, usage=replace(run.status.usage, cost=1.5, mentor_tokens=1_234_567))
+    api.put(run.object())
+    page = perseid("describe", "small").stdout
+    assert "0.0 GPU hours, cost of mentors 1.50, 1,234,567 tokens of mentors" in page
+    api.put(busy().object())
+    assert "mentors" not in perseid("describe", "small").stdout
 
 
 def test_describe_names_the_approval_that_is_waited_for(api: StandInApi, perseid: Perseid) -> None:

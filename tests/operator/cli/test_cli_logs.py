@@ -14,10 +14,11 @@ from stage_pods import driver, pod, stage
 from stand_in_api import StandInApi
 from typer.testing import Result
 
-from perseid.api.layout import STAGES, attempt_key
-from perseid.api.pipeline import PipelineSpec
+from perseid.api.layout import attempt_key
 from perseid.api.reasons import StageState
 from perseid.api.result import StageResult
+from perseid.api.spec import EvolutionRunSpec
+from perseid.api.stages import STAGES, module_of
 from perseid.cli import exits
 from perseid.pipelines.generation import compile_template
 from perseid_operator.cli.pods import stage_of, stage_pods
@@ -225,6 +226,36 @@ def test_an_attempt_that_was_never_made_has_no_logs(
     assert reason in result.stderr
 
 
+def test_the_logs_of_a_stage_of_meteor_are_asked_for_by_its_name(
+    api: StandInApi, perseid: Perseid, tmp_path: Path
+) -> None:
+    run = ClusterRun(methods=["meteor"], storage={"uri": str(tmp_path)})
+    run.running(**{"mentor-supervised": StageState.SUCCEEDED, "self-assessment": StageState.RUNNING})
+    api.put(run.object())
+    by_function = pod("self-assessment-pod", run.run_id, None, function="self_assessment", phase="Running")
+    api.pods = [by_function, stage("mentor-supervised", run.run_id), driver("mentor-supervised", run.run_id)]
+    api.logs = {"perseid-generation-x7k2p-mentor-supervised": b"taught\n", "self-assessment-pod": b"judged\n"}
+    result = perseid("logs", "small", "--stage", "mentor-supervised")
+    assert (result.exit_code, result.stdout) == (exits.OK, "taught\n"), result.output
+    assert perseid("logs", "small").stdout == "taught\njudged\n", "in the order of stages"
+    api.pods = []
+    write_result(tmp_path, 0, 0, "mentor-supervised", None)
+    write_result(tmp_path, 0, 0, "self-assessment", "the judge does not answer")
+    assert perseid("logs", "small").stdout.splitlines() == [
+        "mentor-supervised: done",
+        "self-assessment: the judge does not answer",
+    ]
+
+
+def test_a_stage_that_the_run_does_not_have_is_a_mistake_that_names_those_that_it_has(
+    api: StandInApi, perseid: Perseid
+) -> None:
+    api.put(running().object())
+    result = perseid("logs", "small", "--stage", "self-evolution")
+    assert result.exit_code == exits.MISTAKE
+    assert "small has no stage self-evolution; its stages are synthesize, convert, finetune, evaluate" in result.stderr
+
+
 def test_a_run_that_has_not_begun_has_no_logs(api: StandInApi, perseid: Perseid) -> None:
     api.put(ClusterRun(suspend=True).observe().object())
     assert "small has not begun" in perseid("logs", "small").stderr
@@ -232,7 +263,7 @@ def test_a_run_that_has_not_begun_has_no_logs(api: StandInApi, perseid: Perseid)
 
 async def test_a_pod_is_known_by_its_node_or_by_the_function_that_it_was_told_to_run() -> None:
     known = [pod(f"by-name-{name}", "r", f"root.{name}.executor") for name in STAGES]
-    known += [pod(f"by-function-{name}", "r", None, function=name) for name in STAGES]
+    known += [pod(f"by-function-{name}", "r", None, function=module_of(name)) for name in STAGES]
     assert [stage_of(one) for one in await as_pods(*known)] == [*STAGES, *STAGES]
     strangers = [
         driver("convert", "r"),
@@ -241,21 +272,25 @@ async def test_a_pod_is_known_by_its_node_or_by_the_function_that_it_was_told_to
         pod("agent", "r", None),
         pod("foreign", "r", "root.another-task.executor"),
         pod("foreign-function", "r", None, function="another_task"),
+        pod("dashes-are-no-function", "r", None, function="self-assessment"),
+        pod("underscores-are-no-task", "r", "root.self_assessment.executor"),
     ]
     assert [stage_of(one) for one in await as_pods(*strangers)] == [None] * len(strangers)
 
 
-async def test_the_compiled_pipeline_names_its_functions_where_they_are_looked_for() -> None:
-    pipeline, _ = compile_template(PipelineSpec())
+@pytest.mark.parametrize("methods", [["sra-mcts"], ["meteor"], ["sra-mcts", "meteor"]], ids="+".join)
+async def test_the_compiled_pipeline_names_its_functions_where_they_are_looked_for(methods: list[str]) -> None:
+    spec = EvolutionRunSpec.model_validate({"methods": methods})
+    pipeline, _ = compile_template(spec.template)
     executors = pipeline["deploymentSpec"]["executors"]
     found = set()
     for executor in executors.values():
         raw = pod("any", "r", None)
         raw["spec"]["containers"][1] |= {key: executor["container"][key] for key in ("command", "args")}
         found |= {stage_of(one) for one in await as_pods(raw)}
-    assert found == set(STAGES)
+    assert found == set(spec.stages)
     tasks = pipeline["root"]["dag"]["tasks"]
-    assert set(tasks) == set(STAGES), "nodes are called after tasks"
+    assert set(tasks) == set(spec.stages), "nodes are called after tasks"
 
 
 async def test_pods_with_hardly_anything_in_them_do_not_hurt() -> None:

@@ -16,16 +16,26 @@ def test_the_limits_are_the_operators() -> None:
 
 
 @pytest.mark.parametrize(
-    "pipeline",
-    [{}, {"image": "org/größe:1", "stages": {"finetune": {"gpus": 1, "labels": {"a": "b"}, "timeoutSeconds": 5}}}],
-    ids=["defaults", "everything"],
+    "spec",
+    [
+        {},
+        {
+            "pipeline": {
+                "image": "org/größe:1",
+                "stages": {"finetune": {"gpus": 1, "labels": {"a": "b"}, "timeoutSeconds": 5}},
+            }
+        },
+        {"methods": ["meteor"], "pipeline": {"stages": {"selfEvolution": {"gpus": 1}}}},
+        {"methods": ["meteor", "sra-mcts"]},
+    ],
+    ids=["defaults", "everything", "meteor", "both methods"],
 )
-async def test_the_pipelines_digest_is_the_one_that_the_operator_freezes(pipeline: dict[str, object]) -> None:
+async def test_the_pipelines_digest_is_the_one_that_the_operator_freezes(spec: dict[str, object]) -> None:
     # Over a second: the operator's compiler is a process of its own, which imports KFP.
-    run = EvolutionRun.model_validate({"metadata": {"name": "small"}, "spec": {"pipeline": pipeline}})
+    run = EvolutionRun.model_validate({"metadata": {"name": "small"}, "spec": spec})
     compiler = Compiler()
     try:
-        compiled = await compiler.compile(run.spec.pipeline)
+        compiled = await compiler.compile(run.spec.template)
     finally:
         await compiler.close()
     assert plan_submissions(run, namespace="lab").pipeline_digest == compiled.digest

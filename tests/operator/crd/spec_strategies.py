@@ -93,6 +93,8 @@ def valid_specs(draw: st.DrawFn) -> dict[str, Any]:
             _mend(problems)
     for problems in data.get("problems", {}).get("test", []):
         _mend(problems)
+    if "meteor" in data:
+        _mend_meteor(data["meteor"])
     if "k" in data.get("evaluation", {}):
         data["evaluation"]["samples"] = 1024
     if "evolutionRun" in data.get("model", {}):
@@ -110,6 +112,27 @@ def _mend(problems: dict[str, Any]) -> None:
     else:
         problems.setdefault("path", "a")
         problems.setdefault("split", "train")
+
+
+def _mend_meteor(meteor: dict[str, Any]) -> None:
+    questions = meteor.get("questions", {})
+    for one in (questions.get("train"), questions.get("dev"), *questions.get("test", [])):
+        if one is not None and one.get("source", "pack") == "pack":
+            one["split"] = "dev"
+            one.pop("path", None)
+        elif one is not None:
+            one.setdefault("path", "a")
+    needed = {
+        "openai": ("openai", {"baseUrl": "b", "model": "m"}),
+        "model": ("ref", "a"),
+        "recorded": ("path", "a"),
+    }
+    for role, usual in ((meteor.get("mentor"), "recorded"), (meteor.get("judge"), "verifier")):
+        if role is not None:
+            if role.setdefault("type", usual) in needed:
+                role.setdefault(*needed[role["type"]])
+            if "price" in role:
+                role["price"]["currency"] = "USD"
 
 
 LONG_TEXT = "x" * 1025
@@ -130,8 +153,11 @@ def full_spec() -> dict[str, Any]:
         "temperature": 1.0, "topP": 0.9, "maxStepTokens": 64, "maxReflectionTokens": 64,
         "rollout": {"policy": "greedy", "branches": 1, "steps": 1, "alpha": 0.5, "attach": True},
     }  # fmt: skip
+    price = {"currency": "EUR", "prompt": 1.0, "cachedPrompt": 0.5, "completion": 2.0}
+    role = {"type": "openai", "openai": endpoint, "ref": "r", "path": "p", "price": price, "record": "f"}
     spec = {
         "model": {"ref": "a/b", "revision": "c"},
+        "methods": ["sra-mcts", "meteor"],
         "problems": {
             "train": {"name": "n", "source": "pack", "split": "train", "limit": 3, "levels": ["easy"]},
             "dev": {"source": "hub", "path": "p", "split": "dev"},
@@ -139,16 +165,31 @@ def full_spec() -> dict[str, Any]:
         "synthesis": {"search": search, "policyEndpoint": endpoint, "evaluatorEndpoint": endpoint},
         "conversion": {"instructions": ["Do."], "sampling": {"stop": ["x"]}},
         "sandbox": {"workers": 2},
+        "meteor": {
+            "questions": {
+                "train": {
+                    "name": "q",
+                    "source": "hub",
+                    "path": "p",
+                    "split": "train",
+                    "config": "c",
+                    "limit": 3,
+                    "columns": {"id": "i", "title": "t", "body": "b", "field": "f", "answer": "a"},
+                },
+            },
+            "mentor": {**role, "sampling": {"stop": ["x"]}},
+            "judge": {**role, "type": "model"},
+        },
         "pipeline": {
-            "stages": {"synthesize": {**resources, "timeoutSeconds": 5}, "convert": resources},
+            "stages": {"synthesize": {**resources, "timeoutSeconds": 5}, "selfAssessment": resources},
             "serviceAccount": "runner",
         },
         "storage": {"uri": "s3://a/b"},
         "startDeadlineSeconds": 5,
         "activeDeadlineSeconds": 50,
         "ttlSecondsAfterFinished": 5,
-        "budget": {"gpuHours": 5.0, "mentorCost": 1.0},
-        "failurePolicy": {"rules": [{"action": "fail", "reasons": ["RunFailed"], "stages": ["convert"]}]},
+        "budget": {"gpuHours": 5.0, "mentorCost": 1.0, "mentorTokens": 1000},
+        "failurePolicy": {"rules": [{"action": "fail", "reasons": ["RunFailed"], "stages": ["self-assessment"]}]},
         "managedBy": "me",
     }
     return EvolutionRunSpec.model_validate(spec).model_dump(mode="json", by_alias=True, exclude_none=True)

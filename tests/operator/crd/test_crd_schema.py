@@ -155,6 +155,7 @@ def test_lists_of_objects_are_merged_as_decided() -> None:
     }
     assert kinds == {
         "spec.problems.test": "atomic",
+        "spec.meteor.questions.test": "atomic",
         "spec.failurePolicy.rules": "atomic",
         "spec.pipeline.env": "atomic",
         "spec.pipeline.secretEnv": "atomic",
@@ -201,7 +202,13 @@ def test_what_the_models_accept_is_accepted_and_means_the_same_with_defaults_fil
 
 
 def test_the_spec_that_odd_values_are_put_into_says_something_about_every_field() -> None:
-    elsewhere = ("spec.model.evolutionRun", "spec.problems.", "spec.pipeline.stages.")  # In another of the same kind.
+    elsewhere = (  # In another of the same kind.
+        "spec.model.evolutionRun",
+        "spec.problems.",
+        "spec.pipeline.stages.",
+        "spec.meteor.questions.dev.",
+        "spec.meteor.questions.test[].",
+    )
     assert [field for field in unsaid(SPEC, full_spec()) if not field.startswith(elsewhere)] == []
 
 

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 from perseid.api.attempt import Attempt
-from perseid.api.layout import PROGRESS, RESULT, STAGES, Layout
+from perseid.api.layout import PROGRESS, RESULT, Layout
 from perseid.processes import die_with_starter
 
 
@@ -23,12 +23,18 @@ def main(submission: Path) -> None:
         file.write(f"{attempt.run_id} {os.getpid()}\n")
     match (Path(attempt.storage) / "script").read_text():
         case "succeed":
-            for name in STAGES:
+            for name in attempt.run.spec.stages:
                 progress(layout.stage(name), name)
                 result(layout.stage(name), {"stage": name, "state": "done"})
         case "fail in convert":
             result(layout.stage("synthesize"), {"stage": "synthesize", "state": "done"})
             result(layout.stage("convert"), {"stage": "convert", "state": "failed", "error": "no disk"})
+            raise SystemExit(1)
+        case "fail in self-assessment":
+            result(layout.stage("mentor-supervised"), {"stage": "mentor-supervised", "state": "done"})
+            result(
+                layout.stage("self-assessment"), {"stage": "self-assessment", "state": "failed", "error": "no judge"}
+            )
             raise SystemExit(1)
         case "hang":
             # With a child of its own, which must go too.

@@ -16,16 +16,22 @@ from kfp_double import KfpDouble
 from kfp_double.executing import ProcessExecutor, compiled
 from kfp_double.parts import Timing
 from perseid.api.attempt import Attempt
-from perseid.api.layout import STAGES, Layout
+from perseid.api.layout import Layout
 from perseid.api.load import load_run
+from perseid.api.reasons import StageState
 from perseid.api.result import parse_result
 from perseid.api.spec import EvolutionRun
 from perseid.runner.directory import absolute_paths
+from perseid_operator import sight
 from perseid_operator.kfp import KfpClient, KfpRun, KfpRunState, RunRejectedError, RunRequest
+from perseid_operator.results import ResultReader, StageFailure
 
 Clients = Callable[..., KfpClient]
 STAND_IN = Path(__file__).with_name("kfp_stand_in_worker.py")
-RUN = EvolutionRun.model_validate({"metadata": {"name": "executed"}, "spec": {}})
+RUN, METEOR, BOTH = (
+    EvolutionRun.model_validate({"metadata": {"name": "executed"}, "spec": {"methods": methods}})
+    for methods in (["sra-mcts"], ["meteor"], ["sra-mcts", "meteor"])
+)
 
 
 def generation_request(attempt: Attempt, experiment: str, own: bool = False) -> RunRequest:
@@ -73,18 +79,48 @@ async def ended(kfp: KfpClient, run_id: str, tasks: int) -> KfpRun:
     return found[0]
 
 
+@pytest.mark.parametrize("run", [RUN, METEOR, BOTH], ids=lambda run: "+".join(run.spec.methods))
 @pytest.mark.parametrize("own", [False, True], ids=["template", "own"])
 async def test_a_posted_run_is_carried_out_and_shows_its_stages(
-    double: KfpDouble, kfp: KfpClient, experiment: str, storage: Path, own: bool
+    double: KfpDouble, kfp: KfpClient, experiment: str, storage: Path, own: bool, run: EvolutionRun
 ) -> None:
     # Takes a second or two: a process starts and the pipeline is compiled.
     (storage / "script").write_text("succeed")
-    attempt = attempt_at(storage)
+    attempt = attempt_at(storage, run)
     await kfp.create_run(generation_request(attempt, experiment, own))
-    run = await ended(kfp, attempt.run_id, tasks=4)
-    assert run.state is KfpRunState.SUCCEEDED
-    assert {name: task.state for name, task in run.tasks.items()} == dict.fromkeys(STAGES, KfpRunState.SUCCEEDED)
+    stages = run.spec.stages
+    over = await ended(kfp, attempt.run_id, tasks=len(stages))
+    assert over.state is KfpRunState.SUCCEEDED
+    assert {name: task.state for name, task in over.tasks.items()} == dict.fromkeys(stages, KfpRunState.SUCCEEDED)
+    assert sight.stages_of(over) == dict.fromkeys(stages, StageState.SUCCEEDED), "as the operator sees them"
     assert double.counters().executions == {attempt.run_id: 1}
+
+
+async def test_a_template_of_other_stages_is_refused_for_a_run(
+    double: KfpDouble, kfp: KfpClient, experiment: str, storage: Path
+) -> None:
+    posted = generation_request(attempt_at(storage, METEOR), experiment)
+    parameters = attempt_at(storage, BOTH).arguments()
+    with pytest.raises(RunRejectedError, match=r"not what perseid\.pipelines compiles"):
+        await kfp.create_run(run_request(experiment, **{**fields(posted), "parameters": parameters}))
+    assert double.workflows() == []
+
+
+async def test_a_stage_of_meteor_that_fails_is_the_one_that_is_shown_to_fail(
+    double: KfpDouble, kfp: KfpClient, experiment: str, storage: Path
+) -> None:
+    # Takes a second or two: a process starts and the pipeline is compiled.
+    (storage / "script").write_text("fail in self-assessment")
+    attempt = attempt_at(storage, METEOR)
+    await kfp.create_run(generation_request(attempt, experiment))
+    run = await ended(kfp, attempt.run_id, tasks=2)
+    assert run.state is KfpRunState.FAILED
+    assert sight.stages_of(run) == {
+        "mentor-supervised": StageState.SUCCEEDED,
+        "self-assessment": StageState.FAILED,
+    }
+    told = await ResultReader().failure(str(storage), 0, 0)
+    assert told == StageFailure("self-assessment", "no judge")
 
 
 async def test_a_stage_that_fails_fails_its_run(
@@ -230,8 +266,8 @@ async def test_a_generation_goes_on_while_the_double_is_killed_and_found_again(
         over: list[KfpRun] = []
 
         async def is_over() -> bool:
-            over[:] = [run for run in [await kfp.get_run(attempt.run_id)] if run is not None]
-            return over[0].is_final and len(over[0].tasks) == 4
+            over[:] = [seen for seen in [await kfp.get_run(attempt.run_id)] if seen is not None]
+            return over[0].is_final and len(over[0].tasks) == len(run.spec.stages)
 
         await eventually(is_over, seconds=500.0)
         assert over[0].state is KfpRunState.SUCCEEDED, next(state.rglob("log.txt")).read_text()

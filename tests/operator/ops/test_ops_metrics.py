@@ -9,8 +9,8 @@ from ops_all_metrics import samples, tell_everything
 from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
-from perseid.api.pipeline import StageName
 from perseid.api.reasons import GenerationPhase, Phase
+from perseid.api.stages import StageName
 from perseid_operator.kfp.errors import UnreachableKind
 from perseid_operator.metrics import Metrics, ReconcileResult, StatusWriteResult, SubmissionResult
 

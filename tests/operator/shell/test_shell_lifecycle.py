@@ -12,6 +12,7 @@ from shell_world import NAME, UID, World, expected, open_world
 from kfp_double.simulation import Script
 from perseid.api.base import APPROVED_GENERATION
 from perseid.api.reasons import ConditionStatus, ConditionType, GenerationPhase, Phase, Reason
+from perseid.api.stages import METEOR_STAGES
 from perseid.decide import run_id_of
 from perseid_operator.reconciler import without_progress
 
@@ -212,6 +213,57 @@ async def test_a_failed_run_says_what_its_stage_said_and_is_tried_again(tmp_path
         attempt = status.generations[0].attempts[0]
         assert (attempt.reason, attempt.charged) == (Reason.RUN_FAILED, True)
         assert attempt.message == "finetune: lower finetune.batchSize"
+
+
+async def test_a_failure_in_a_stage_of_meteor_is_told_with_its_name_and_ends_the_run_where_the_policy_says_so(
+    tmp_path: Path, meteor_pipeline: str
+) -> None:
+    policy = {"rules": [{"stages": ["self-assessment"], "action": "fail"}]}
+    async with open_world(tmp_path, meteor_pipeline, methods=["meteor"], failurePolicy=policy) as world:
+        await world.until(lambda: world.double.alive(FIRST) == 1)
+        attempt_directory = tmp_path / "team" / f"{NAME}-{UID}" / "generations/000/attempts/0"
+        told = {"mentor-supervised": {"state": "done"}, "self-assessment": {"state": "failed", "error": "no judge"}}
+        for stage, result in told.items():
+            (attempt_directory / stage).mkdir(parents=True)
+            (attempt_directory / stage / "result.json").write_text(json.dumps({"stage": stage, **result}))
+        await world.double.finish_run(FIRST, "FAILED")
+        status = await world.to_the_end()
+        assert reason(world, ConditionType.FAILED) == (ConditionStatus.TRUE, Reason.FAILURE_POLICY)
+        (attempt,) = status.generations[0].attempts
+        assert (attempt.reason, attempt.message) == (Reason.RUN_FAILED, "self-assessment: no judge")
+
+
+async def test_a_stage_of_meteor_whose_pod_died_is_the_one_that_the_failure_policy_sees(
+    tmp_path: Path, meteor_pipeline: str
+) -> None:
+    policy = {"rules": [{"stages": ["mentor-supervised"], "reasons": ["OutOfMemory"], "action": "fail"}]}
+    spec = {"methods": ["meteor"], "failurePolicy": policy}
+    async with open_world(tmp_path, meteor_pipeline, script=Script(pending=2, running=400), **spec) as world:
+        await world.until(lambda: world.kube.status.current is not None and bool(world.kube.status.current.stages))
+        assert world.kube.status.current is not None
+        assert set(world.kube.status.current.stages) == {"mentor-supervised"}
+        await world.double.finish_run(FIRST, "FAILED", "OOMKilled (exit code 137)")
+        await world.to_the_end()
+        assert reason(world, ConditionType.FAILED) == (ConditionStatus.TRUE, Reason.FAILURE_POLICY)
+
+
+async def test_a_run_of_meteor_is_carried_through_and_its_stages_are_in_the_status(
+    tmp_path: Path, meteor_pipeline: str
+) -> None:
+    seen: set[str] = set()
+    script = Script(pending=2, running=400)
+    async with open_world(
+        tmp_path, meteor_pipeline, script=script, methods=["meteor"], generations={"max": 1}
+    ) as world:
+
+        def over() -> bool:
+            current = world.kube.status.current
+            seen.update(current.stages if current is not None else ())
+            return world.kube.status.phase.is_terminal
+
+        await world.until(over)
+        assert reason(world, ConditionType.COMPLETE) == (ConditionStatus.TRUE, Reason.MAX_GENERATIONS)
+        assert {"mentor-supervised", "self-assessment", "self-evolution"} <= seen <= {*METEOR_STAGES, "evaluate"}
 
 
 async def test_what_a_pod_died_of_is_read_from_the_workflow(tmp_path: Path, pipeline: str) -> None:

@@ -49,6 +49,14 @@ def test_a_pod_of_a_queue_of_which_argo_says_nothing_is_gated_and_waits_for_quot
     )
 
 
+def test_a_stage_whose_name_has_a_dash_is_known_by_its_node() -> None:
+    pipeline = PipelineSpec.model_validate({"stages": {"selfAssessment": {"labels": {QUEUE_LABEL: "research"}}}})
+    nodes = [node("mentor-supervised.executor", "Succeeded"), node("self-assessment.executor(0)", "Pending")]
+    found = waiting([workflow(*nodes)], pipeline)
+    message = "the pod of stage self-assessment waits for quota in the queue research of Kueue"
+    assert found == Waiting(True, message, "self-assessment")
+
+
 @pytest.mark.parametrize("task", ["finetune.executor(0)", "finetune.executor"])
 def test_a_pod_without_a_queue_of_which_argo_says_nothing_was_made_just_now(task: str) -> None:
     assert waiting([workflow(node(task, "Pending"))], PLAIN) is None

@@ -1,0 +1,206 @@
+"""METEOR's second stage: the learner answers, is judged, revises by the advice, and learns from what became right.
+
+After every `interval` right answers it is trained on them, and on verdicts where it learns to judge. A training that
+costs more on dev than `tolerance` is rolled back; later questions are answered by the newest model that stayed. Its own
+verdicts on held-out answers are compared with the judge's, before and after.
+
+Writes `assessments.jsonl` (every answer and verdict), `samples.jsonl`, `dropped.jsonl` (the quarantine), `yield.json`,
+`rounds/` (a trial each), `verdicts-before.jsonl`, `verdicts-after.jsonl`, `agreement.json` and `model/`, or no model
+where no training stayed. Source: METEOR (arXiv 2411.11933), stage 2; methods ME4 to ME7 and ME13.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from perseid.api.layout import JOURNAL
+from perseid.api.result import StageResult
+from perseid.data.jsonl import write_json, write_jsonl
+from perseid.data.records import Dropped, Question, TrainingSample
+from perseid.engines.journal import Journal
+from perseid.engines.protocol import Engine
+from perseid.evaluation.scores import AnswerRecord
+from perseid.meteor.agreement import AgreementChange, agreement_change
+from perseid.meteor.assessment import Assessed, AssessmentSettings, Interval, assess_all
+from perseid.meteor.critique import self_verdicts
+from perseid.meteor.parsing import normal_form
+from perseid.meteor.records import Assessment, JudgeRecord, SelfVerdictRecord
+from perseid.meteor.verdicts import verdict_samples
+from perseid.stages.context import StageContext
+from perseid.stages.errors import StageError
+from perseid.stages.learner import Learner
+from perseid.stages.lineage import BaseModel, resolve_base_model
+from perseid.stages.questions import TrainQuestions, train_questions
+from perseid.stages.roles import Judges, open_judges
+from perseid.stages.scoring import answers_of, question_sets, verifier
+from perseid.stages.spending import open_budget, recorded_usage
+from perseid.stages.training import train_on_samples
+from perseid.stages.yields import DROPPED, SAMPLES, YIELD, count_yield, dropped_metrics
+from perseid.training.job import TrainingResult
+
+ASSESSMENTS, AGREEMENT = "assessments.jsonl", "agreement.json"
+BEFORE, AFTER = "verdicts-before.jsonl", "verdicts-after.jsonl"
+
+
+async def run(context: StageContext) -> StageResult:
+    """Work through the train questions."""
+    questions = train_questions(context)
+    base = await resolve_base_model(context)
+    dev = next(one for one in question_sets(context) if one.decides)
+    held_out = {question.id: question for question in dev.items if isinstance(question, Question)}
+    with Journal(context.directory / JOURNAL) as journal:
+        async with (
+            open_judges(context, open_budget(context)) as judges,
+            Learner.opened(context, base, journal, dev, verifier(None, judges)) as learner,
+        ):
+            judged = judged_answers(answers_of(context, base.resolved.model_id, dev))
+            before = await self_verdicts(learner.engine, list(held_out.values()), judged)
+            first = learner.score.at(1).value
+            assessed = await _assess(context, learner, judges, questions)
+            after = await self_verdicts(learner.engine, list(held_out.values()), judged)
+            learner.engine.raise_if_dead()
+            judges.raise_if_dead()
+            learner.commit()
+    change = _agreement(context, before, after)
+    _write(context, assessed, questions.dropped, before, after, change)
+    return _result(context, assessed, questions.dropped, learner, first, change)
+
+
+async def _assess(context: StageContext, learner: Learner, judges: Judges, questions: TrainQuestions) -> Assessed:
+    spec = context.spec.meteor.self_assessment
+    by_id = {question.id: question for question in questions.kept}
+    done: list[Assessment] = []
+
+    async def retrain(interval: Interval) -> Engine:
+        samples = training_samples(interval, by_id, context)
+
+        async def train(base: BaseModel, output: Path, work: Path) -> TrainingResult:
+            task = f"training, round {interval.number}"
+            return await train_on_samples(context, samples, base, output, work, task)
+
+        if len(samples) >= context.spec.finetune.min_samples:
+            await learner.attempt(train, lambda gain: gain >= -spec.tolerance)
+            _tell(context, done, questions)
+        return learner.engine
+
+    def on_assessed(one: Assessment) -> None:
+        done.append(one)
+        right = sum(1 for each in done if each.right is not None)
+        context.progress.update(len(done), note=f"{right} right")
+
+    _tell(context, done, questions)
+    settings = AssessmentSettings.of(spec, context.seed)
+    assessed = await assess_all(
+        questions.kept, learner.engine, judges.judge, settings, retrain, on_assessed=on_assessed
+    )
+    failures = ("learner-failed", "judge-failed", "budget-exceeded", "no-check", "bad-check")
+    failed = [one for one in assessed.assessments if one.reason in failures]
+    if len(failed) == len(assessed.assessments):
+        first = failed[0]
+        raise StageError(f"no question could be assessed; the first, {first.id}, with {first.reason}: {first.detail}")
+    return assessed
+
+
+def _tell(context: StageContext, done: Sequence[Assessment], questions: TrainQuestions) -> None:
+    context.progress.begin("answering and revising", len(questions.kept), "questions", done=len(done))
+
+
+def training_samples(
+    interval: Interval, questions: Mapping[str, Question], context: StageContext
+) -> list[TrainingSample]:
+    """What a round learns: its right answers, and verdicts on all its answers where the learner learns to judge."""
+    samples = list(interval.samples)
+    if context.spec.meteor.self_assessment.learn_to_judge:
+        samples += verdict_samples(interval.assessments, questions, seed=context.seed).samples
+    return samples
+
+
+def judged_answers(answers: Sequence[AnswerRecord]) -> list[JudgeRecord]:
+    """Held-out answers as a judge's verdicts on them: those with a verdict, and of equal answers to a question one."""
+    found: dict[tuple[str, str], JudgeRecord] = {}
+    for answer in answers:
+        if answer.text.strip() and not answer.truncated and answer.reason != "judge-unsure":
+            record = JudgeRecord(
+                id=answer.id,
+                question_id=answer.problem_id,
+                answer=answer.text,
+                right=answer.passed,
+                advice="",
+                source="evaluation",
+            )
+            found.setdefault((answer.problem_id, normal_form(answer.text)), record)
+    return list(found.values())
+
+
+def _agreement(
+    context: StageContext, before: Sequence[SelfVerdictRecord], after: Sequence[SelfVerdictRecord]
+) -> AgreementChange:
+    spec = context.spec.evaluation
+    return agreement_change(before, after, resamples=spec.bootstrap, confidence=spec.confidence, seed=context.spec.seed)
+
+
+def _quarantine(assessed: Assessed, dropped: Sequence[Dropped]) -> list[Dropped]:
+    quarantined = [
+        Dropped(id=f"{one.id}/assessed", problem_id=one.id, reason=one.reason, detail=one.detail)
+        for one in assessed.quarantine
+    ]
+    return [*dropped, *quarantined]
+
+
+def _write(
+    context: StageContext,
+    assessed: Assessed,
+    dropped: Sequence[Dropped],
+    before: Sequence[SelfVerdictRecord],
+    after: Sequence[SelfVerdictRecord],
+    change: AgreementChange,
+) -> None:
+    directory = context.directory
+    quarantine = _quarantine(assessed, dropped)
+    write_jsonl(directory / ASSESSMENTS, assessed.assessments)
+    write_jsonl(directory / SAMPLES, assessed.pool)
+    write_jsonl(directory / DROPPED, quarantine)
+    write_json(directory / YIELD, count_yield(len(assessed.pool), quarantine))
+    write_jsonl(directory / BEFORE, before)
+    write_jsonl(directory / AFTER, after)
+    write_json(directory / AGREEMENT, change)
+
+
+def _result(
+    context: StageContext,
+    assessed: Assessed,
+    dropped: Sequence[Dropped],
+    learner: Learner,
+    first: float,
+    change: AgreementChange,
+) -> StageResult:
+    quarantine = _quarantine(assessed, dropped)
+    yields = count_yield(len(assessed.pool), quarantine)
+    rights = [one for one in assessed.assessments if one.right is not None]
+    counts = {
+        "questions": yields.total,
+        "accepted": sum(1 for one in rights if len(one.attempts) == 1),
+        "revised": sum(1 for one in rights if len(one.attempts) > 1),
+        "quarantined": len(quarantine),
+        "trainings": len(learner.trials),
+        "rolled back": sum(1 for trial in learner.trials if not trial.stayed),
+    }
+    metrics = {name.replace(" ", "_"): float(count) for name, count in counts.items()}
+    for moment, measured in (("before", change.before), ("after", change.after)):
+        if measured.auc is not None:
+            metrics[f"agreement_auc_{moment}"] = measured.auc.value
+        if measured.accuracy is not None:
+            metrics[f"agreement_{moment}"] = measured.accuracy.value
+    return StageResult(
+        stage=context.stage,
+        state="done",
+        counts=counts,
+        metrics={
+            **metrics,
+            **dropped_metrics(yields),
+            "dev_before": first,
+            "dev_after": learner.score.at(1).value,
+        },
+        usage=recorded_usage(context),
+    )
