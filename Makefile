@@ -3,7 +3,7 @@ PYTHON := .venv/bin/python
 PERSEID := .venv/bin/perseid
 UV := $(shell command -v uv || echo .venv-tools/bin/uv)
 
-.PHONY: help setup demo test test-fast lint format manifests control-plane crash crash-operator bench-synthesis \
+.PHONY: help setup demo demo-meteor test test-fast lint format manifests control-plane crash crash-operator bench-synthesis \
   bench-operator check-pack lock clean
 
 help: ## this list
@@ -14,6 +14,9 @@ setup: ## the environment in .venv, with .venv/bin/perseid
 
 demo: setup ## make the embedded model better at short Python problems
 	$(PERSEID) run examples/quickstart.yaml
+
+demo-meteor: setup ## make the embedded model learn a domain: from a mentor, from its own judgement, from itself
+	$(PERSEID) run examples/meteor-quickstart.yaml
 
 test: setup control-plane ## all tests, the fast ones first
 	$(PYTHON) -m pytest tests

@@ -40,8 +40,12 @@ def problems(directory: Path, name: str, *ids: str) -> None:
     (directory / name).write_text("\n".join(lines) + "\n")
 
 
-@pytest.mark.parametrize("name", ["quickstart.yaml", "sra-mcts-8b.yaml"])
-def test_the_examples_are_valid(name: str) -> None:
+EXAMPLES = ["quickstart.yaml", "sra-mcts-8b.yaml", "meteor-quickstart.yaml", "meteor-stackoverflow.yaml"]
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_the_examples_are_valid(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-of-nobody")
     result = perseid("validate", ROOT / "examples" / name)
     assert result.exit_code == exits.OK, result.output
     assert f"is valid: EvolutionRun {name.removesuffix('.yaml')}" in result.output

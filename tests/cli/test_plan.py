@@ -195,7 +195,7 @@ def test_without_a_storage_uri_the_operators_own_root_is_named_or_stood_in_for(t
     assert not any("--storage-root" in note for note in known["notes"])
 
 
-@pytest.mark.parametrize("name", ["quickstart.yaml", "sra-mcts-8b.yaml"])
+@pytest.mark.parametrize("name", sorted(path.name for path in (ROOT / "examples").glob("*.yaml")))
 def test_the_examples_can_be_planned_and_every_number_is_on_the_page(name: str) -> None:
     file = ROOT / "examples" / name
     plan, page = planned(file), perseid("plan", file).stdout

@@ -108,6 +108,12 @@ SPEC: dict[str, tuple[str, int, str, str]] = {
         "spec.meteor.questions.train",
         "needs the field path",
     ),
+    "a configuration of a file": (
+        "  meteor:\n    questions:\n      train: {source: jsonl, path: train.jsonl, config: main}\n",
+        9,
+        "spec.meteor.questions.train",
+        "config is for source hub",
+    ),
     "two currencies": (
         "  meteor:\n    mentor: {path: pack, price: {currency: EUR}}\n    judge: {price: {currency: USD}}\n",
         7,
@@ -198,10 +204,6 @@ WRONG: dict[str, Wrong] = {
         {"train.jsonl": question("t1", "How do I sort list number 2?") + "\n"},
         run=OF_FILES.replace("path: train.jsonl}", "path: train.jsonl, split: dev}"),
     ),
-    "a configuration of a file": Wrong(
-        ("config is 'main'", "remove config"),
-        run=OF_FILES.replace("path: train.jsonl}", "path: train.jsonl, config: main}")
-    ),
     "questions in object storage": Wrong(
         ("s3://bucket/train.jsonl: questions are read from files", "copy them to a file"),
         run=OF_FILES.replace("path: train.jsonl", "path: 's3://bucket/train.jsonl'"),
@@ -247,11 +249,11 @@ WRONG: dict[str, Wrong] = {
         {"answers.jsonl": answer("t1") + "\n" + '{"kind": "mentor-answer", "subject": "t2"}\n'},
     ),
     "answers to other questions": Wrong(
-        ("spec.meteor.mentor", "none is in spec.meteor.questions.train", "'t1'", "'z9'", "spec.meteor.mentor.path"),
+        ("spec.meteor.mentor: none of the 1 question(s)", "in spec.meteor.questions.train", "'t1'", "'z9'"),
         {"answers.jsonl": answer("z9") + "\n"},
     ),
     "answers of another kind": Wrong(
-        ("spec.meteor.judge", "0 question(s)", "of kind 'judge'", "spec.meteor.judge.record"),
+        ("spec.meteor.judge: ", "has no answers of kind 'judge'", "spec.meteor.judge.record"),
         run=role(mentor=RECORDED, judge=RECORDED),
     ),
     "no answers": Wrong(("answers.jsonl holds no answers",), {"answers.jsonl": ""}),
@@ -330,11 +332,7 @@ WRONG: dict[str, Wrong] = {
     "a mentor's directory without a model": Wrong(
         ("spec.meteor.mentor.ref is", "config.json"), run=role(mentor="type: model, ref: ./models/strong")
     ),
-    # What an engine or Perseid cannot do.
-    "beams of an engine that has none": Wrong(
-        ("spec.meteor.selfEvolution.expensive[1] is beam", "spec.engine.type to transformers"),
-        run=role(mentor=RECORDED, selfEvolution="expensive: [sample, beam]").replace("transformers", "vllm"),
-    ),
+    # What Perseid cannot do.
     "a decoding that is not there": Wrong(
         ("spec.meteor.selfEvolution.expensive[0] is search", "not there yet", "best-of-n"),
         run=role(mentor=RECORDED, selfEvolution="expensive: [search]"),
@@ -431,7 +429,7 @@ def test_answers_that_a_recorder_wrote_count_even_where_a_kill_cut_off_the_last(
     asyncio.run(record(tmp_path / "others.jsonl", "z9"))
     result = perseid("validate", write(tmp_path, OF_FILES.replace("answers.jsonl", "others.jsonl"), EXISTING))
     assert_refused(result, tmp_path)
-    assert "none is in spec.meteor.questions.train" in result.stderr
+    assert "is in spec.meteor.questions.train" in result.stderr
 
 
 def test_a_record_in_a_directory_that_can_be_made_and_a_key_in_a_file_are_valid(

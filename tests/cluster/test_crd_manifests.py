@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -27,8 +28,17 @@ SETTINGS = {
 }
 
 
+class KustomizeLoader(yaml.CSafeLoader):
+    """Reads `1e-05`, as Go writes numbers, as the number that it is to kubectl; to PyYAML it is a text."""
+
+
+KustomizeLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+[eE][-+]?[0-9]+\Z"), list("-+0123456789")
+)
+
+
 def build(cluster: Cluster, directory: Path) -> list[dict[str, Any]]:
-    return list(yaml.load_all(cluster.kubectl("kustomize", str(directory)), Loader=yaml.CSafeLoader))
+    return list(yaml.load_all(cluster.kubectl("kustomize", str(directory)), Loader=KustomizeLoader))
 
 
 def overlay(cluster: Cluster, name: str) -> list[dict[str, Any]]:

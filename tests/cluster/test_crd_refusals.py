@@ -35,6 +35,12 @@ RULES_OF_METEOR = [
         "spec.meteor.questions.train.path",
         "source pack takes no path",
     ),
+    (
+        "meteor.questions.train",
+        {"split": "train", "config": "main"},
+        "spec.meteor.questions.train.config",
+        "config is for source hub: remove it",
+    ),
     ("meteor.questions.dev", {}, "spec.meteor.questions.dev.split", "needs the field split: train, dev or test"),
     (
         "meteor.questions.test",
@@ -88,7 +94,8 @@ WRONG = [
         'supported values: "mentor-supervised", "self-assessment"',
     ),
     ("meteor.mentor", {"type": "verifier"}, "spec.meteor.mentor.type", "supported values"),
-    ("meteor.judge.price.currency", "Dollar", "spec.meteor.judge.price.currency", "should match"),
+    ("meteor.judge.price.currency", "usd", "spec.meteor.judge.price.currency", "should match"),
+    ("meteor.judge.price.currency", "Dollar", "spec.meteor.judge.price.currency", "Too long"),
     ("meteor.selfEvolution.expensive", ["beams"], "spec.meteor.selfEvolution.expensive[0]", "supported values"),
     ("budget.mentorTokens", 0, "spec.budget.mentorTokens", "greater than or equal to 1"),
     ("failurePolicy.rules", [{"action": "fail", "stages": ["self_assessment"]}], "rules[0].stages[0]", '"self-assess'),

@@ -253,14 +253,6 @@ def test_a_split_that_a_configuration_lacks_is_told_with_the_configuration(tmp_p
         load_questions(QuestionSet(source="hub", path="data", config="easy", split="dev"), tmp_path)
 
 
-@pytest.mark.parametrize(
-    "one", [QuestionSet(split="train", config="x"), QuestionSet(source="csv", path="x", config="x")]
-)
-def test_a_configuration_of_what_has_none_is_an_error(one: QuestionSet) -> None:
-    with pytest.raises(DataError, match="only datasets of the hub have configurations"):
-        load_questions(one, HERE)
-
-
 def test_a_file_uri_is_a_path_and_one_of_object_storage_is_an_error(tmp_path: Path) -> None:
     write_lines(tmp_path / "q.jsonl", numbered(2))
     assert len(load_questions(QuestionSet(source="jsonl", path=f"file://{tmp_path}/q.jsonl"), HERE)) == 2

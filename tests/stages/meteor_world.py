@@ -50,7 +50,8 @@ def number_of(text: str) -> int:
 def write_questions(path: Path, name: str, numbers: Sequence[int], *, checked: bool = True) -> str:
     lines = []
     for number in numbers:
-        question: dict[str, Any] = {"id": f"{name}-{number}", "title": f"What is {number} + 7?", "answer": right(number)}
+        title = f"What is {number} + 7?"
+        question: dict[str, Any] = {"id": f"{name}-{number}", "title": title, "answer": right(number)}
         if checked:
             question["check"] = {"type": "number", "value": number + 7}
         lines.append(json.dumps(question) + "\n")
@@ -157,6 +158,8 @@ class MeteorWorld:
         self.asked.append(request)
         self.on_call(request)
         text = "\n".join(message.content for message in request.messages)
+        if "Write a function" in text:
+            return ["```python\ndef same(x):\n    return x\n```"]
         number = number_of(text)
         easy = number % 20
         if request.sampling.choices is not None:

@@ -227,7 +227,7 @@ def test_a_judge_who_cannot_be_asked_stops_the_evaluation_instead_of_making_answ
         raise EngineError("the endpoint does not answer")
 
     world.judge = silent
-    with pytest.raises(StageError, match="could not be judged .judge-failed.: the endpoint does not answer"):
+    with pytest.raises(StageError, match=r"could not be judged \(judge-failed\): the endpoint does not answer"):
         world.run("evaluate", world.attempt(spec))
 
 
@@ -270,6 +270,31 @@ def test_each_stage_goes_on_from_the_model_before_and_the_result_shows_what_each
     )
 
 
+def test_with_both_methods_the_two_dev_sets_decide_together_and_are_told_each_by_itself(world: MeteorWorld) -> None:
+    problem = {
+        "id": "same",
+        "statement": "Write a function same(x) that returns x.",
+        "entry_point": "same",
+        "tests": ["assert same(1) == 1"],
+    }
+    path = world.root / "problems.jsonl"
+    path.write_text(json.dumps(problem) + "\n")
+    problems = {"train": {"source": "jsonl", "path": str(path)}, "dev": {"source": "jsonl", "path": str(path)}}
+    spec = {**world.spec(), "methods": ["meteor", "sra-mcts"], "problems": {**problems, "test": []}}
+    attempt = world.attempt(spec)
+    assert attempt.run.spec.stages == ("synthesize", "convert", "finetune", FIRST, SECOND, THIRD, "evaluate")
+    world.run(FIRST, attempt)
+    world.run("evaluate", attempt)
+    generation = world.generation(attempt)
+    assert generation.dev is not None
+    assert generation.dev.candidate is not None
+    # One problem that both solve, and eight questions of which the mentor's lesson gains one.
+    assert (generation.dev.name, generation.dev.candidate.problems) == ("all-dev", 9)
+    assert (generation.dev.parent.pass_at_1, generation.dev.candidate.pass_at_1) == pytest.approx((4 / 9, 5 / 9))
+    assert [(one.name, one.parent.problems) for one in generation.test] == [("jsonl", 1), ("dev", 8)]
+
+
+@pytest.mark.slow  # two dozen starts of stages
 def test_a_run_that_is_killed_at_any_call_asks_nobody_twice_and_ends_the_same(world: MeteorWorld) -> None:
     spec = with_a_model_judge(world)
     calm = world.attempt(spec)
@@ -278,7 +303,7 @@ def test_a_run_that_is_killed_at_any_call_asks_nobody_twice_and_ends_the_same(wo
     paid, asked, trained = world.endpoints.copy(), world.kinds(), list(world.trainings)
     expected = files(world, calm)
 
-    for every in (3, 7, 16, 41):
+    for every in (5, 17):
         world.endpoints.clear()
         world.asked.clear()
         world.trainings.clear()
@@ -314,4 +339,3 @@ def files(world: MeteorWorld, attempt: Any) -> dict[str, str]:
     root = world.directory(FIRST, attempt).parent
     kept = ("samples.jsonl", "dropped.jsonl", "yield.json", "assessments.jsonl", "pairs.jsonl", "agreement.json")
     return {str(path.relative_to(root)): path.read_text() for path in sorted(root.rglob("*")) if path.name in kept}
-

@@ -48,7 +48,7 @@ class MentorSpec(ApiModel):
     """How its answers are decoded."""
     record: Text | None = None
     """File that the answers of `type: openai` and `model` are added to: `type: recorded` reads it. A relative path
-    starts at the YAML file. Default: none."""
+    starts at the YAML file; a cluster needs an absolute one on a volume that lasts. Default: none."""
 
     @model_validator(mode="after")
     def _type_has_what_it_needs(self) -> Self:
@@ -125,6 +125,8 @@ class QuestionSet(ApiModel):
             raise ValueError(f"source {self.source} needs the field path")
         if self.source == "pack" and self.path:
             raise ValueError("source pack takes no path")
+        if self.source != "hub" and self.config:
+            raise ValueError("config is for source hub: remove it")
         if self.source == "pack" and self.split not in {"train", "dev", "test"}:
             raise ValueError("source pack needs the field split: train, dev or test")
         return self
@@ -157,6 +159,8 @@ class SelfAssessmentSpec(ApiModel):
     """How answers are decoded."""
     tolerance: Fraction = 0.02
     """Loss of pass@1 on dev that a training may bring; after a greater one it is rolled back."""
+    learning_rate: Annotated[float, Field(gt=0, lt=1)] = 1e-4
+    """Peak learning rate; the rest of the training is `spec.finetune`'s."""
 
 
 Decoding = Literal["greedy", "sample", "beam", "best-of-n", "search"]
@@ -168,7 +172,7 @@ class SelfEvolutionSpec(ApiModel):
     cheap: Decoding = "greedy"
     """What is to become better."""
     expensive: Annotated[list[Decoding], Field(min_length=1, max_length=5)] = ["best-of-n"]
-    """What it learns from. `beam` needs `engine.type: transformers`."""
+    """What it learns from."""
     critique: Literal["likelihood", "self-verdict"] = "likelihood"
     """How the learner chooses among its own answers, and by which an expensive answer must be better than the cheap
     one. `likelihood`: mean log-probability of a token. `self-verdict`: how likely it calls the answer right."""
@@ -189,7 +193,7 @@ class SelfEvolutionSpec(ApiModel):
     max_turns: Annotated[int, Field(ge=1, le=64)] = 2
     """Turns at most. A turn without gain on dev is rolled back and ends the stage."""
     learning_rate: Annotated[float, Field(gt=0, lt=1)] = 1e-5
-    """Peak learning rate."""
+    """Peak learning rate; the rest of the training is `spec.finetune`'s."""
 
 
 class QuestionsSpec(ApiModel):

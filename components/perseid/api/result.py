@@ -210,7 +210,7 @@ class GenerationResult(RecordedModel):
     test: Annotated[list[SetResult], Field(max_length=40)] = []
     """For the report only. Where two dev sets decide together, their own scores come first."""
     lineage: Annotated[list[StageScore], Field(max_length=8)] = []
-    """Models that the attempt's stages have made on its way, in their order, where there are several."""
+    """Models that the attempt's stages have made on its way, in their order; the last one is the candidate."""
     wins: Annotated[list[WinRate], Field(max_length=128)] = []
     """By set and criterion, where a model judges."""
     judged: Annotated[list[MeanScore], Field(max_length=64)] = []
@@ -219,6 +219,8 @@ class GenerationResult(RecordedModel):
     """What became of the answers that could have been training data."""
     usage: dict[str, StageUsage] = {}
     """By stage."""
+    metrics: dict[str, dict[str, float]] = {}
+    """What the stages before the last have said of themselves, by stage and name."""
 
     @model_validator(mode="after")
     def _is_whole(self) -> Self:

@@ -76,7 +76,7 @@ def validate(file: RunFile) -> None:
     """Check a run file: every mistake with its line, what is allowed and the nearest right name."""
     run = _load(file)
     _or_exit(lambda: check(absolute_paths(run, file.resolve().parent)))
-    Console().print(f"{file} is valid: EvolutionRun {run.metadata.name}", highlight=False, markup=False)
+    Console().print(f"{file} is valid: EvolutionRun {run.metadata.name}", highlight=False, markup=False, soft_wrap=True)
 
 
 @app.command("compile")

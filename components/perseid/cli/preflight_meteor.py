@@ -62,12 +62,7 @@ def _check_decodings(spec: DefinitionSpec) -> None:
     for field, decoding in named:
         where = f"spec.meteor.selfEvolution.{field} is {decoding}"
         if decoding == "search":
-            raise RunnerError(f"{where}, which is not there yet; use best-of-n, sample or, with transformers, beam")
-        if decoding == "beam" and spec.engine.type != "transformers":
-            raise RunnerError(
-                f"{where}, which spec.engine.type {spec.engine.type} cannot do; set spec.engine.type to transformers,"
-                " or use best-of-n"
-            )
+            raise RunnerError(f"{where}, which is not there yet; use best-of-n, sample or beam")
     if evolution.cheap in DETERMINISTIC and set(evolution.expensive) == {evolution.cheap}:
         raise RunnerError(
             f"spec.meteor.selfEvolution.cheap and expensive are both {evolution.cheap}, which gives the same answer"

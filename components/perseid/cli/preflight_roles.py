@@ -88,13 +88,14 @@ def _check_recorded(field: str, spec: MentorSpec | JudgeSpec, kind: str, sets: S
         return
     path = Path(pack_answers_path()) if spec.path == PACK else Path(spec.path.removeprefix("file://")).expanduser()
     subjects = _subjects(path, kind)
+    hint = f"name another file in {field}.path, or let a real model answer once, with {field}.record"
+    if not subjects:
+        raise RunnerError(f"{field}: {path} has no answers of kind {kind!r}; {hint}")
     for where, questions in sets:
         if questions is not None and subjects.isdisjoint(question.id for question in questions):
-            example = f", but of {min(subjects)!r}, for example" if subjects else ""
             raise RunnerError(
-                f"{field}: of the {len(subjects)} question(s) that {path} has answers of kind {kind!r} to, none is in"
-                f" {where}, which speaks of {questions[0].id!r}, for example{example}; name the file that belongs to"
-                f" these questions in {field}.path, or let a real model answer once, with {field}.record"
+                f"{field}: none of the {len(subjects)} question(s) that {path} answers, such as {min(subjects)!r}, is"
+                f" in {where}, which has {questions[0].id!r} and the like; {hint}"
             )
 
 

@@ -8,9 +8,22 @@ from rich.table import Table
 from rich.text import Text
 
 from perseid.cli.view import duration
-from perseid.report.summary import SetSummary, Summary
+from perseid.report.summary import GenerationSummary, StageSummary, Summary
 
 Interval = tuple[float, float, float]
+COUNTS = (
+    "questions",
+    "samples",
+    "accepted",
+    "revised",
+    "quarantined",
+    "pairs",
+    "turns",
+    "trainings",
+    "rolled_back",
+    "steps",
+)
+"""Of what a stage says of itself, in the order of a row."""
 
 
 def print_summary(console: Console, summary: Summary) -> None:
@@ -19,6 +32,11 @@ def print_summary(console: Console, summary: Summary) -> None:
         console.print(_scores(summary))
     if summary.generations:
         console.print(_work(summary))
+    if any(len(generation.stages) > 1 or generation.wins for generation in summary.generations):
+        console.print(_stages(summary))
+    for generation in summary.generations:
+        if generation.wins:
+            console.print(_wins(generation))
     for generation in summary.generations:
         console.print(_yield_line(generation.index, generation.kept, generation.total, generation.dropped))
     if summary.mentor_tokens or summary.mentor_cost:
@@ -49,9 +67,52 @@ def _scores(summary: Summary) -> Table:
             f"{one.problems} x {one.samples}",
             percent(one.base),
             "none" if one.promoted is None else percent(one.promoted),
-            _gain(one),
+            _points(one.gain),
             "" if one.gain is None else f"{one.up} / {one.down}",
         )
+    return table
+
+
+def _stages(summary: Summary) -> Table:
+    table = Table(
+        box=SIMPLE_HEAD, title="what each stage has changed, on dev", title_justify="left", title_style="bold"
+    )
+    for name in ("generation", "stage", "what it made", "score after it", "gain in points"):
+        table.add_column(name, justify="right" if name in {"score after it", "gain in points"} else "left")
+    for generation in summary.generations:
+        for place, stage in enumerate(generation.stages):
+            table.add_row(
+                f"{generation.index + 1}" if place == 0 else "",
+                stage.name,
+                _made(stage),
+                "no model" if stage.score is None else percent(stage.score),
+                _points(stage.gain),
+            )
+    return table
+
+
+def _made(stage: StageSummary) -> str:
+    """Its counts in words, and how far the learner agrees with the judge, before and after."""
+    counted = [f"{name.replace('_', ' ')} {stage.metrics[name]:.0f}" for name in COUNTS if name in stage.metrics]
+    before, after = (stage.metrics.get(f"agreement_auc_{moment}") for moment in ("before", "after"))
+    if before is not None and after is not None:
+        counted.append(f"agreement with the judge (AUC) {before:.2f} -> {after:.2f}")
+    return ", ".join(counted)
+
+
+def _wins(generation: GenerationSummary) -> Table:
+    table = Table(
+        box=SIMPLE_HEAD,
+        title=f"generation {generation.index + 1}: answers against those of its start model, judged in both orders",
+        title_justify="left",
+        title_style="bold",
+    )
+    for name in ("set", "criterion", "questions", "won", "tied", "lost", "win rate"):
+        table.add_column(name, justify="left" if name in {"set", "criterion"} else "right")
+    for win in generation.wins:
+        shares = (f"{share:.0%}" for share in (win.won, win.tied, win.lost))
+        interval = percent((win.win_rate, win.low, win.high))
+        table.add_row(win.set, win.criterion, f"{win.questions}", *shares, interval)
     return table
 
 
@@ -83,10 +144,10 @@ def _yield_line(index: int, kept: int, total: int, dropped: dict[str, int]) -> T
     return line.append(Text(f"; dropped {total - kept}: {reasons}" if dropped else "", style="default"))
 
 
-def _gain(one: SetSummary) -> Text:
-    if one.gain is None:
+def _points(gain: Interval | None) -> Text:
+    if gain is None:
         return Text("")
-    value, low, high = (100 * number for number in one.gain)
+    value, low, high = (100 * number for number in gain)
     style = "green" if low > 0 else "red" if high < 0 else "default"
     return Text(f"{value:+.1f} [{low:+.1f}, {high:+.1f}]", style=style)
 

@@ -82,11 +82,6 @@ def pack_answers_path() -> Path:
 def _everything(question_set: QuestionSet, base_dir: Path) -> tuple[list[Question], list[Dropped], int, bool, str]:
     """All questions of the source, what was dropped, the number of rows, whether they are a split already, a name."""
     source, split = question_set.source, question_set.split
-    if question_set.config is not None and source != "hub":
-        raise DataError(
-            f"config is {question_set.config!r}, but only datasets of the hub have configurations, and the source is"
-            f" {source}; remove config, or set source to hub"
-        )
     if source == "pack":
         questions = read_jsonl(PACK / f"{split}.jsonl", Question)
         return questions, [], len(questions), True, "the pack"

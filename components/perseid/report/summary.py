@@ -9,11 +9,14 @@ from typing import Any
 
 from perseid.api.layout import RESULT, Layout
 from perseid.api.reasons import ConditionType
-from perseid.api.result import GenerationResult, ResultError, StageUsage, parse_result
+from perseid.api.result import GenerationResult, MeanScore, ResultError, StageUsage, WinRate, parse_result
 from perseid.api.spec import EvolutionRun, EvolutionRunSpec
+from perseid.api.stages import METEOR_STAGES
 from perseid.api.status import EvolutionRunStatus
 from perseid.data.errors import DataError
 from perseid.evaluation.scores import EvaluationResult, compare
+
+TRAINING_STAGES = ("finetune", *METEOR_STAGES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +40,19 @@ class SetSummary:
 
 
 @dataclass(frozen=True, slots=True)
+class StageSummary:
+    """What a stage that trains has made of its data, and of the model."""
+
+    name: str
+    metrics: dict[str, float]
+    """What it said of itself: questions, answers accepted, revised and in quarantine, agreement with the judge, ..."""
+    score: tuple[float, float, float] | None
+    """Of its model on dev, and the ends of the interval; None where it has made none."""
+    gain: tuple[float, float, float] | None
+    """Over the model that the stage started from."""
+
+
+@dataclass(frozen=True, slots=True)
 class GenerationSummary:
     """One generation in a line."""
 
@@ -48,6 +64,12 @@ class GenerationSummary:
     dropped: dict[str, int]
     usage: dict[str, dict[str, float]]
     """Calls, tokens and seconds by stage."""
+    stages: list[StageSummary]
+    """Those that train, in their order."""
+    wins: list[WinRate]
+    """Of the generation's model over the one it started from, where a model judges."""
+    judged: list[MeanScore]
+    """Both models' scores by that judge, 0 to 10."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +98,11 @@ class Summary:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        return asdict(self)
+        plain = asdict(self)
+        for generation, summary in zip(plain["generations"], self.generations, strict=True):
+            generation["wins"] = [one.model_dump() for one in summary.wins]
+            generation["judged"] = [one.model_dump() for one in summary.judged]
+        return plain
 
 
 def summarise(run: EvolutionRun, status: EvolutionRunStatus, root: Path) -> Summary:
@@ -131,7 +157,23 @@ def _generation(status: EvolutionRunStatus, result: GenerationResult) -> Generat
         total=result.yields.total,
         dropped=dict(result.yields.dropped),
         usage={stage: _usage(one) for stage, one in result.usage.items()},
+        stages=_stages(result),
+        wins=result.wins,
+        judged=result.judged,
     )
+
+
+def _stages(result: GenerationResult) -> list[StageSummary]:
+    made = {one.stage: one for one in result.lineage}
+    summaries = []
+    for stage, metrics in result.metrics.items():
+        if stage not in TRAINING_STAGES:
+            continue
+        one = made.get(stage)
+        score = None if one is None else (one.score.pass_at_1, one.score.low, one.score.high)
+        gain = None if one is None else (one.gain.value, one.gain.low, one.gain.high)
+        summaries.append(StageSummary(stage, dict(metrics), score, gain))
+    return summaries
 
 
 def _usage(usage: StageUsage) -> dict[str, float]:

@@ -35,6 +35,9 @@ from perseid.stages.scoring import ScoredSet, score_model, scored_sets
 from perseid.stages.spending import recorded_usage
 from perseid.stages.yields import YIELD, add_yields
 
+ALL_DEV = "all-dev"
+"""What the dev sets of several methods are called where they decide together."""
+
 Scores = dict[str, EvaluationResult]
 """By title of the set."""
 
@@ -53,8 +56,8 @@ async def run(context: StageContext) -> StageResult:
     judged = Compared([], [])
     if made:
         candidate = await asyncio.to_thread(resolve_model, made[-1].reference)
-        lineage = await _lineage(context, parent_scores, made, sets)
         candidate_scores = await score_model(context, candidate, sets, "the trained model")
+        lineage = await _lineage(context, parent_scores, made, sets)
         judged = await compare_models(context, parent.model_id, candidate.model_id, sets)
 
     compared = set_results(context, sets, parent_scores, candidate_scores)
@@ -93,15 +96,15 @@ def set_results(
 def pooled_dev(context: StageContext, titles: Sequence[str], scores: Scores) -> EvaluationResult:
     """The dev sets as one. A single one is itself."""
     spec = context.spec.evaluation
-    return pooled("dev", [scores[title] for title in titles], spec.k, resamples=spec.bootstrap, seed=context.spec.seed)
+    return pooled(
+        ALL_DEV, [scores[title] for title in titles], spec.k, resamples=spec.bootstrap, seed=context.spec.seed
+    )
 
 
 async def _lineage(
     context: StageContext, parent: Scores, made: Sequence[MadeModel], sets: Sequence[ScoredSet]
 ) -> list[StageScore]:
-    """What each stage changed; nothing where one alone has made a model."""
-    if len(made) < 2:
-        return []
+    """What each stage changed. The stages have scored most of these models themselves."""
     dev = [one for one in sets if one.decides]
     titles = [one.title for one in dev]
     before = pooled_dev(context, titles, parent)
@@ -144,6 +147,7 @@ def _generation_result(
         test=compared[1:],
         yields=yields,
         usage={**usages, LAST_STAGE: usage.model_copy(update={"seconds": context.progress.seconds})},
+        metrics={stage: result.metrics for stage, result in earlier.items() if result is not None},
     )
 
 

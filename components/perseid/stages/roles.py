@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from perseid.api.layout import local_path
 from perseid.api.meteor import JudgeSpec, MentorSpec
 from perseid.data.records import CodeCheck
 from perseid.engines.budget import Budget
@@ -78,7 +79,7 @@ def _code_runner(sandbox: Sandbox) -> CodeRunner:
 
 
 def _record(spec: MentorSpec | JudgeSpec) -> Path | None:
-    return None if spec.record is None else Path(spec.record)
+    return None if spec.record is None else local_path(spec.record)
 
 
 def _local(context: StageContext) -> LocalSettings:

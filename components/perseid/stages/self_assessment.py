@@ -77,7 +77,7 @@ async def _assess(context: StageContext, learner: Learner, judges: Judges, quest
 
         async def train(base: BaseModel, output: Path, work: Path) -> TrainingResult:
             task = f"training, round {interval.number}"
-            return await train_on_samples(context, samples, base, output, work, task)
+            return await train_on_samples(context, samples, base, output, work, task, spec.learning_rate)
 
         if len(samples) >= context.spec.finetune.min_samples:
             await learner.attempt(train, lambda gain: gain >= -spec.tolerance)

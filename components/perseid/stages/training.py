@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from perseid.api.base import replace
 from perseid.api.meteor import SelfEvolutionSpec
 from perseid.data.records import PreferencePair, TrainingSample
 from perseid.engines.probe import probe
@@ -24,8 +25,15 @@ async def train_on_samples(
     output: Path,
     work: Path,
     task: str = "training",
+    learning_rate: float | None = None,
 ) -> TrainingResult:
-    """Fine-tune `base` on the samples and commit the model to `output`. Raises TrainingError."""
+    """Fine-tune `base` on the samples and commit the model to `output`; `learning_rate` where it is not the spec's.
+
+    Raises TrainingError.
+    """
+    spec = context.spec.finetune
+    if learning_rate is not None:
+        spec = replace(spec, learning_rate=learning_rate)
 
     def train() -> TrainingResult:
         base.resolved.fetch_weights()
@@ -34,7 +42,7 @@ async def train_on_samples(
             base.resolved.path,
             output,
             work,
-            context.spec.finetune,
+            spec,
             seed=context.seed,
             dtype=_training_dtype(context),
             on_progress=_teller(context, task),

@@ -112,6 +112,12 @@ TWINS: Mapping[tuple[type[BaseModel], str], tuple[Rule, ...]] = {
         ),
         Rule("self.source != 'pack' || !has(self.path)", "source pack takes no path", "path", "FieldValueForbidden"),
         Rule(
+            "self.source == 'hub' || !has(self.config)",
+            "config is for source hub: remove it",
+            "config",
+            "FieldValueForbidden",
+        ),
+        Rule(
             "self.source != 'pack' || (has(self.split) && self.split in ['train', 'dev', 'test'])",
             "source pack needs the field split: train, dev or test",
             "split",

@@ -47,7 +47,7 @@ def _quoted(value: Any) -> Any:
     """Quotes around texts that kubectl, which reads YAML 1.1, could take for something else. Shares nothing, so that
     no anchors are written."""
     if isinstance(value, dict):
-        return {key: _quoted(item) for key, item in value.items()}
+        return {_quoted(key): _quoted(item) for key, item in value.items()}
     if isinstance(value, list):
         return [_quoted(item) for item in value]
     if isinstance(value, str) and _NO_TEXT_IN_YAML_1_1.fullmatch(value):

@@ -122,6 +122,8 @@ def _mend_meteor(meteor: dict[str, Any]) -> None:
             one.pop("path", None)
         elif one is not None:
             one.setdefault("path", "a")
+        if one is not None and one.get("source", "pack") != "hub":
+            one.pop("config", None)
     needed = {
         "openai": ("openai", {"baseUrl": "b", "model": "m"}),
         "model": ("ref", "a"),

@@ -279,6 +279,13 @@ def test_the_file_in_manifests_is_what_the_command_prints(capsys: pytest.Capture
     assert capsys.readouterr().out == FILE.read_text()
 
 
+@pytest.mark.xfail(strict=True, reason="spec.meteor.selfEvolution.n has to be renamed in perseid.api.meteor")
+def test_no_field_has_a_name_that_kubectl_takes_for_something_else() -> None:
+    # kubectl reads YAML 1.1: `n: 4` arrives at the API server as the field `false`, and is refused as unknown.
+    names = {path[-1] for path, _ in walk(ROOT) if path}
+    assert not {name for name in names if name.lower() in ("y", "n", "yes", "no", "on", "off", "true", "false", "null")}
+
+
 def test_the_yaml_reads_back_as_kubectl_reads_it() -> None:
     assert yaml.load(FILE.read_text(), Loader=yaml.CSafeLoader) == CRD  # PyYAML reads YAML 1.1, as kubectl does.
     assert len(json.dumps(CRD)) < 250_000, "kubectl's client-side apply keeps a copy in an annotation of 256 KiB"
