@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from perseid.api.attempt import Attempt
 from perseid.api.layout import PROGRESS, RESULT, Layout, StorageError
 from perseid.api.result import StageResult
+from perseid.api.spec import EvolutionRunSpec
 from perseid.stages.context import StageBody, StageContext, failed_result, timed_result, write_result
 from perseid.stages.progress import ProgressWriter
 from perseid.storage.pusher import Pusher, push_interval
@@ -52,9 +53,7 @@ def run_in_working_copy(
         stop = cancel
         return await body(context)
 
-    synthesis = attempt.run.spec.synthesis
-    paid = synthesis.policy_endpoint is not None or synthesis.evaluator_endpoint is not None
-    pusher = Pusher(storage.mirror, interval, paid=paid, on_failure=on_failure)
+    pusher = Pusher(storage.mirror, interval, paid=_asks_endpoints(attempt.run.spec), on_failure=on_failure)
     with _sigterm_calls(pusher.terminate):
         pusher.start()
         try:
@@ -76,6 +75,15 @@ def run_in_working_copy(
         result = write_result(directory, timed_result(result, context))
         storage.finish((directory / RESULT).read_bytes(), done=True)
         return result
+
+
+def _asks_endpoints(spec: EvolutionRunSpec) -> bool:
+    """Whether a lost answer may have to be paid for once more."""
+    meteor = spec.meteor
+    endpoints = [spec.synthesis.policy_endpoint, spec.synthesis.evaluator_endpoint]
+    if "meteor" in spec.methods:
+        endpoints += [role.openai for role in (meteor.mentor, meteor.judge) if role.type == "openai"]
+    return any(endpoint is not None for endpoint in endpoints)
 
 
 class _StoppableProgress(ProgressWriter):
