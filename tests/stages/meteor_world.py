@@ -102,7 +102,7 @@ class MeteorWorld:
                     "sampling": {"temperature": 0, "maxTokens": 32},
                 },
                 "selfAssessment": {"interval": 4, "maxTries": 2},
-                "selfEvolution": {"n": 4},
+                "selfEvolution": {"samples": 4},
                 **meteor,
             },
         }

@@ -232,7 +232,7 @@ def test_a_judge_who_cannot_be_asked_stops_the_evaluation_instead_of_making_answ
 
 
 def test_the_third_stage_learns_from_its_expensive_answers_and_asks_no_mentor(world: MeteorWorld) -> None:
-    attempt = world.attempt(world.spec(selfEvolution={"n": 4, "maxTurns": 3, "critique": "self-verdict"}))
+    attempt = world.attempt(world.spec(selfEvolution={"samples": 4, "maxTurns": 3, "critique": "self-verdict"}))
     result = world.run(THIRD, attempt)
     assert world.endpoints == {}
     assert result.counts["turns"] >= 1
@@ -243,7 +243,7 @@ def test_the_third_stage_learns_from_its_expensive_answers_and_asks_no_mentor(wo
 
 def test_a_turn_without_a_gain_is_rolled_back_and_is_the_last(world: MeteorWorld) -> None:
     world.lessons = [1, 0, 5]
-    attempt = world.attempt(world.spec(selfEvolution={"n": 4, "maxTurns": 5}))
+    attempt = world.attempt(world.spec(selfEvolution={"samples": 4, "maxTurns": 5}))
     result = world.run(THIRD, attempt)
     assert result.counts == {**result.counts, "turns": 2, "rolled back": 1}
     assert world.skill(model_of(world, THIRD, attempt)) == 4

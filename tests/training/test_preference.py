@@ -207,7 +207,9 @@ def test_a_finished_model_is_returned_at_once_and_another_one_is_not_overwritten
     first = train(pairs, base, tmp_path, spec(), finetune())
     calls: list[TrainingProgress] = []
     # What does not change the weights does not ask for others: the hinge's margin, and how pairs are decoded.
-    second = train(pairs, base, tmp_path, spec(margin=0.1, n=4, max_turns=7), finetune(), on_progress=calls.append)
+    second = train(
+        pairs, base, tmp_path, spec(margin=0.1, samples=4, max_turns=7), finetune(), on_progress=calls.append
+    )
     assert (first.reused, second.reused, calls) == (False, True, [])
     assert second.manifest == first.manifest
     for changed in (spec(beta=0.2), spec(objective="ipo"), spec(supervised_weight=0.5), spec(learning_rate=1e-4)):

@@ -180,7 +180,7 @@ class SelfEvolutionSpec(ApiModel):
     """How much better, in the critique's unit."""
     sampling: SamplingSpec = SamplingSpec(temperature=0.8, max_tokens=512)
     """How the samples of `sample` and `best-of-n` are decoded; the longest answer and the stop texts count for all."""
-    n: Annotated[int, Field(ge=2, le=64)] = 8
+    samples: Annotated[int, Field(ge=2, le=64)] = 8
     """Beams, or samples of `best-of-n`."""
     objective: Literal["dpo", "ipo", "contrastive"] = "dpo"
     """`contrastive`: the paper's, a hinge on the difference of the mean log-probabilities."""

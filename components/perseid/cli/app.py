@@ -75,7 +75,7 @@ def _options(
 def validate(file: RunFile) -> None:
     """Check a run file: every mistake with its line, what is allowed and the nearest right name."""
     run = _load(file)
-    _or_exit(lambda: check(absolute_paths(run, file.resolve().parent)))
+    _or_exit(lambda: check(absolute_paths(run, file.resolve().parent), keys=False))
     Console().print(f"{file} is valid: EvolutionRun {run.metadata.name}", highlight=False, markup=False, soft_wrap=True)
 
 
@@ -145,7 +145,7 @@ def run(
 ) -> None:
     """Carry a run through on this machine. The same command goes on with a run that was stopped."""
     accepted = absolute_paths(_load(file), file.resolve().parent)
-    _or_exit(lambda: check(accepted))
+    _or_exit(lambda: check(accepted, keys=True))
     directory = RunDirectory(runs_dir / accepted.metadata.name)
     console = _console()
     view: View

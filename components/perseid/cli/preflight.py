@@ -17,8 +17,10 @@ from perseid.runner.errors import RunnerError
 ENGINE_PACKAGES = {"vllm": "vllm", "transformers": "transformers"}
 
 
-def check(run: EvolutionRun) -> None:
+def check(run: EvolutionRun, *, keys: bool) -> None:
     """Raise RunnerError or DataError for what would stop the run. The run's paths must be absolute.
+
+    `keys`: whether the API keys of endpoints must be set here; where a file is only checked, it may be for a cluster.
 
     Datasets of the hub are left to the stages: checking them would download them. What a method needs is looked at
     where the run uses that method.
@@ -36,7 +38,7 @@ def check(run: EvolutionRun) -> None:
     if "sra-mcts" in spec.methods:
         _check_problems(spec)
     if "meteor" in spec.methods:
-        check_meteor(spec)
+        check_meteor(spec, keys=keys)
 
 
 def _evaluation_sets(spec: DefinitionSpec) -> list[tuple[str, str]]:

@@ -33,7 +33,7 @@ class Loaded:
     """None for a dataset of the hub: reading it would download it."""
 
 
-def check_meteor(spec: DefinitionSpec) -> None:
+def check_meteor(spec: DefinitionSpec, *, keys: bool) -> None:
     """Raise RunnerError or DataError for what would stop METEOR. Paths must be absolute; no endpoint is asked."""
     meteor = spec.meteor
     stages = spec.stages
@@ -48,10 +48,10 @@ def check_meteor(spec: DefinitionSpec) -> None:
         _check_apart(train, one)
         _check_apart(dev, one)
     if "mentor-supervised" in stages:
-        check_mentor(meteor.mentor, train.field, train.questions)
+        check_mentor(meteor.mentor, train.field, train.questions, keys=keys)
     # The evaluation judges too, whatever stages there are.
     judged = ([train] if "self-assessment" in stages else []) + [dev, *tests]
-    check_judge(meteor.judge, [(one.field, one.questions) for one in judged])
+    check_judge(meteor.judge, [(one.field, one.questions) for one in judged], keys=keys)
     check_records(meteor, mentor_speaks="mentor-supervised" in stages)
 
 

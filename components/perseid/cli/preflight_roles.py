@@ -17,7 +17,6 @@ from perseid.cli.preflight_model import check_model
 from perseid.data.questions import pack_answers_path
 from perseid.data.records import Question
 from perseid.engines.protocol import Engine, EngineError
-from perseid.engines.roles import PACK, open_judge_engine, open_mentor
 from perseid.runner.errors import RunnerError
 
 MENTOR, JUDGE = "spec.meteor.mentor", "spec.meteor.judge"
@@ -26,15 +25,19 @@ Questions = tuple[Question, ...] | None
 Role = TypeVar("Role", MentorSpec, JudgeSpec)
 
 
-def check_mentor(spec: MentorSpec, train: str, questions: Questions) -> None:
+def check_mentor(spec: MentorSpec, train: str, questions: Questions, *, keys: bool) -> None:
     """Raise RunnerError for a mentor who could not answer any question of the set that the field `train` names."""
-    _check_role(MENTOR, spec, open_mentor)
+    from perseid.engines.roles import open_mentor  # with it come the clients of model hubs and of object storage
+
+    _check_role(MENTOR, spec, open_mentor, keys)
     _check_recorded(MENTOR, spec, "mentor-answer", [(train, questions)])
 
 
-def check_judge(spec: JudgeSpec, judged: Sequence[tuple[str, Questions]]) -> None:
+def check_judge(spec: JudgeSpec, judged: Sequence[tuple[str, Questions]], *, keys: bool) -> None:
     """Raise RunnerError for a judge who could not judge; `judged` are the fields of the sets and their questions."""
-    _check_role(JUDGE, spec, open_judge_engine)
+    from perseid.engines.roles import open_judge_engine
+
+    _check_role(JUDGE, spec, open_judge_engine, keys)
     _check_recorded(JUDGE, spec, "judge", judged[:1])
     if spec.type != "verifier":
         return
@@ -57,7 +60,7 @@ def check_records(meteor: MeteorSpec, *, mentor_speaks: bool) -> None:
         )
 
 
-def _check_role(field: str, spec: Role, opened: Callable[[Role], Awaitable[Engine | None]]) -> None:
+def _check_role(field: str, spec: Role, opened: Callable[[Role], Awaitable[Engine | None]], keys: bool) -> None:
     """Open what can be opened without a model and without a network."""
     if spec.type == "model" and spec.ref is not None:
         check_model(f"{field}.ref", spec.ref)
@@ -67,6 +70,8 @@ def _check_role(field: str, spec: Role, opened: Callable[[Role], Awaitable[Engin
             f"{field}.type is openai, but the package openai is not installed in {sys.prefix}; install Perseid with the"
             " extra models"
         )
+    if spec.type == "openai" and not keys:
+        return
     try:
         asyncio.run(_open_and_close(opened(spec)))
     except EngineError as error:
@@ -86,6 +91,8 @@ def _check_recorded(field: str, spec: MentorSpec | JudgeSpec, kind: str, sets: S
     """Raise RunnerError where none of the recorded answers of that kind is about any of the questions."""
     if spec.type != "recorded" or spec.path is None:
         return
+    from perseid.engines.roles import PACK
+
     path = Path(pack_answers_path()) if spec.path == PACK else Path(spec.path.removeprefix("file://")).expanduser()
     subjects = _subjects(path, kind)
     hint = f"name another file in {field}.path, or let a real model answer once, with {field}.record"

@@ -83,7 +83,7 @@ async def run(context: StageContext) -> StageResult:
 async def _paired(context: StageContext, learner: Learner, questions: TrainQuestions, turn: int) -> Paired:
     spec = context.spec.meteor.self_evolution
     settings = DecodingSettings(
-        derive_seed(context.seed, "turn", turn), spec.sampling, n=spec.n, critique=spec.critique
+        derive_seed(context.seed, "turn", turn), spec.sampling, n=spec.samples, critique=spec.critique
     )
     context.progress.begin(f"decoding, turn {turn}", unit="questions")
     learner.engine.on_call = lambda calls: context.progress.say(f"{calls} model calls")
