@@ -17,12 +17,13 @@ from s3_server import BUCKET, S3Server
 
 from perseid.api.attempt import Attempt
 from perseid.api.layout import RESULT, SCRATCH_DIRECTORY, Layout, StorageError
-from perseid.api.result import StageResult
+from perseid.api.result import StageResult, StageUsage
 from perseid.api.spec import EvolutionRun
 from perseid.stages import kfp
 from perseid.stages.context import StageContext
 from perseid.stages.errors import StageError
 from perseid.stages.runtime import run_stage
+from perseid.stages.spending import open_budget
 from perseid.storage import pusher, stage
 from perseid.storage.errors import OwnershipLostError, StorageRefusedError
 from perseid.storage.mirror import DirectoryMirror
@@ -175,6 +176,58 @@ def test_evaluations_are_shared_between_generations(root: str, elsewhere: Callab
     run_stage("evaluate", attempt(root, 1), body)
     assert seen == [False, True]
     assert {found.key for found in Objects(root).list(place)} == {f"{place}/answers.jsonl", f"{place}/scores.json"}
+
+
+def test_the_budget_counts_on_any_machine_what_was_spent_before(root: str, elsewhere: Callable[[], None]) -> None:
+    spent: list[tuple[float, int]] = []
+
+    def paying(cost: float) -> Callable[[StageContext], Any]:
+        async def body(context: StageContext) -> StageResult:
+            budget = await asyncio.to_thread(open_budget, context)
+            spent.append((budget.spent.cost, budget.spent.tokens))
+            usage = StageUsage(cost=cost, paid_tokens=int(10 * cost))
+            return StageResult(stage=context.stage, state="done", usage=usage)
+
+        return body
+
+    first, again = (attempt(root, number, methods=["meteor"]) for number in (0, 1))
+    run_stage("mentor-supervised", first, paying(1.0))
+    elsewhere()
+    run_stage("self-assessment", first, paying(2.0))
+    elsewhere()
+    # The second attempt took over what the first had paid for: it is the same money.
+    run_stage("mentor-supervised", again, paying(99.0))
+    later = first.model_copy(update={"generation": 1})
+    run_stage("mentor-supervised", later, paying(4.0))
+    elsewhere()
+    run_stage("self-assessment", later, paying(8.0))
+    assert spent == [(0.0, 0), (1.0, 10), (3.0, 30), (7.0, 70)]
+
+
+def test_answers_behind_a_score_are_fetched_when_they_are_asked_for(root: str, elsewhere: Callable[[], None]) -> None:
+    place = "evaluations/dev-1"
+    seen: list[tuple[bool, str]] = []
+
+    async def score(context: StageContext) -> StageResult:
+        path = context.layout.root / place / "answers.jsonl"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("{}\n")
+        path.with_name("scores.json").write_text("{}")
+        return StageResult(stage=context.stage, state="done")
+
+    async def compare(context: StageContext) -> StageResult:
+        assert context.storage is not None
+        path = context.layout.root / place / "answers.jsonl"
+        await asyncio.to_thread(context.storage.fetch_evaluations)
+        there = path.exists()
+        await asyncio.to_thread(context.storage.fetch_evaluation_file, path)
+        seen.append((there, path.read_text()))
+        return StageResult(stage=context.stage, state="done")
+
+    run_stage("self-assessment", attempt(root), score)
+    elsewhere()
+    run_stage("self-evolution", attempt(root), compare)
+    assert seen == [(False, "{}\n")]
 
 
 def test_what_a_component_hands_on_are_uris(root: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
