@@ -109,10 +109,14 @@ def _tell(context: StageContext, done: Sequence[Assessment], questions: TrainQue
 def training_samples(
     interval: Interval, questions: Mapping[str, Question], context: StageContext
 ) -> list[TrainingSample]:
-    """What a round learns: its right answers, and verdicts on all its answers where the learner learns to judge."""
+    """What a round learns: its right answers, and verdicts on its answers where the learner learns to judge.
+
+    At most as many verdicts as answers: twice as many, as revised questions give, were seen to cost it on dev.
+    """
     samples = list(interval.samples)
     if context.spec.meteor.self_assessment.learn_to_judge:
-        samples += verdict_samples(interval.assessments, questions, seed=context.seed).samples
+        verdicts = verdict_samples(interval.assessments, questions, seed=context.seed).samples
+        samples += verdicts[: len(interval.samples) // 2 * 2]  # pairs of a right and a wrong one
     return samples
 
 
