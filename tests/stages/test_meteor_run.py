@@ -105,6 +105,19 @@ def test_a_question_of_an_evaluation_set_is_not_learned(world: MeteorWorld) -> N
     assert (dropped["id"], dropped["reason"], dropped["detail"]) == ("leaked", "contaminated", "dev")
 
 
+def test_a_row_that_is_no_question_is_dropped_with_its_reason_and_the_others_are_learned(world: MeteorWorld) -> None:
+    path = world.root / "dump.csv"
+    path.write_text("title,body\nWhat is 1 + 7?,\n,nothing is asked\nWhat is 2 + 7?,\n")
+    spec = world.spec()
+    spec["meteor"]["questions"]["train"] = {"source": "csv", "path": str(path)}
+    attempt = world.attempt(spec)
+    result = world.run(FIRST, attempt)
+    assert (result.counts["questions"], result.counts["samples"]) == (3, 2)
+    (dropped,) = world.lines(FIRST, attempt, "dropped.jsonl")
+    assert dropped["reason"]
+    assert json.loads((world.directory(FIRST, attempt) / "yield.json").read_text())["total"] == 3
+
+
 def test_answers_are_revised_by_advice_and_what_never_becomes_right_is_never_trained_on(world: MeteorWorld) -> None:
     attempt = world.attempt(world.spec())
     result = world.run(SECOND, attempt)

@@ -190,7 +190,7 @@ def test_the_budget_counts_on_any_machine_what_was_spent_before(root: str, elsew
 
         return body
 
-    first, again = (attempt(root, number, methods=["meteor"]) for number in (0, 1))
+    first, again = (attempt(root, number, methods=["meteor"], budget={"mentorCost": 1000.0}) for number in (0, 1))
     run_stage("mentor-supervised", first, paying(1.0))
     elsewhere()
     run_stage("self-assessment", first, paying(2.0))

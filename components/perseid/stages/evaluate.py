@@ -132,10 +132,10 @@ def _generation_result(
     yields = _yields(context)
     reason = None
     if candidate is None:
-        kept, least = yields.kept, context.spec.finetune.min_samples
-        reason = f"{kept} training records are fewer than finetune.minSamples ({least})"
-        if kept >= least:
-            reason = "every training was rolled back, because dev became worse"
+        least = context.spec.finetune.min_samples
+        reason = f"{yields.kept} training records are fewer than finetune.minSamples ({least})"
+        if any(result is not None and result.metrics.get("rolled_back") for result in earlier.values()):
+            reason = "every training was rolled back, because it brought no gain on dev or a loss"
     return GenerationResult(
         generation=attempt.generation,
         attempt=attempt.number,

@@ -22,11 +22,11 @@ MENTOR_JOURNAL, JUDGE_JOURNAL = "mentor.jsonl", "judge.jsonl"
 def open_budget(context: StageContext) -> Budget:
     """The run's budget, less what earlier generations, the attempt's earlier stages and this stage's earlier tries have
     spent. Journals of paid roles must be closed."""
-    budget = context.spec.budget
-    spent = sum((_spent(one) for one in _earlier_usage(context)), Spent())
-    for path, price in _paid_journals(context):
-        spent += Spent.of(_recorded(path), price)
-    limits = Limits(cost=budget.mentor_cost, tokens=budget.mentor_tokens)
+    limits = Limits(cost=context.spec.budget.mentor_cost, tokens=context.spec.budget.mentor_tokens)
+    spent = Spent()
+    if limits != Limits():  # else nobody asks what was spent, and finding out may mean to list a bucket
+        spent = sum((_spent(one) for one in _earlier_usage(context)), spent)
+        spent += sum((Spent.of(_recorded(path), price) for path, price in _paid_journals(context)), Spent())
     return Budget(limits, spent, context.spec.meteor.mentor.price.currency)
 
 
