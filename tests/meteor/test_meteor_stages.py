@@ -17,6 +17,7 @@ from meteor_scripted import (
     said,
 )
 
+from perseid.api.meteor import SelfAssessmentSpec
 from perseid.data.prompts import plain_question
 from perseid.data.records import ChoiceCheck
 from perseid.engines.errors import BudgetExceededError, EngineDiedError
@@ -27,6 +28,7 @@ from perseid.engines.scripted import ScriptedEngine
 from perseid.meteor.assessment import AssessmentSettings, assess, assess_all
 from perseid.meteor.guidelines import TeachingSettings, teach
 from perseid.meteor.judges import ModelJudge, VerifierJudge, judge_all
+from perseid.meteor.prompts import THINK_FIRST
 from perseid.meteor.verdicts import verdict_samples
 
 TEACHING = TeachingSettings(seed=3, mentor_sampling=SAMPLING, guideline_sampling=SAMPLING)
@@ -292,6 +294,23 @@ async def test_a_killed_run_makes_no_call_twice_and_ends_the_same(tmp_path, kill
     assert len(made) == len(set(made)) == sum(len(one.attempts) for one in plain.assessments)
 
 
+@pytest.mark.parametrize("chain_of_thought", [True, False])
+async def test_the_learner_is_told_to_think_where_the_spec_says_so_and_always_learns_the_plain_question(
+    chain_of_thought,
+):
+    learner = ScriptedEngine(lambda request: ["Two halves. Answer: 1"])
+    settings = AssessmentSettings.of(SelfAssessmentSpec(chain_of_thought=chain_of_thought), seed=3)
+
+    async def stay(interval):
+        return interval.learner
+
+    got = await assess_all(questions(2), learner, ListJudge(q1=[WRONG, RIGHT], q2=[RIGHT]), settings, stay)
+    asked = [request.messages[0].content for request in learner.requests]
+    assert len(asked) == 3
+    assert all((THINK_FIRST in text) == chain_of_thought for text in asked)
+    assert [sample.prompt for sample in got.pool] == [plain_question(one) for one in questions(2)]
+
+
 async def test_verdicts_become_balanced_samples_in_the_words_of_the_self_verdict():
     asked = questions(25)
     got, _ = await run_all(lambda number: ScriptedEngine(_sometimes_right))
@@ -303,8 +322,6 @@ async def test_verdicts_become_balanced_samples_in_the_words_of_the_self_verdict
     assert len({one.id for one in made.samples}) == len(made.samples)
     assert verdict_samples(reversed(got.assessments), by_id, seed=5) == made
     assert verdict_samples(got.assessments, by_id, seed=6) != made
-    advised = verdict_samples(got.assessments, by_id, seed=5, with_advice=True)
-    assert any(one.answer.startswith("wrong\n") for one in advised.samples)
     only_right = [one for one in got.assessments if len(one.attempts) == 1]
     assert verdict_samples(only_right, by_id, seed=5).samples == ()
 

@@ -153,6 +153,9 @@ class SelfAssessmentSpec(ApiModel):
     """Answers to a question at most, revisions included. What never becomes right goes to quarantine."""
     interval: Annotated[int, Field(ge=1, le=1_000_000)] = 10
     """Right answers after which the learner is trained; later questions are answered by the newer model."""
+    chain_of_thought: bool = True
+    """The learner is told to think first and then to give the result; it is trained on the plain question and what it
+    said. False: the plain question, which a learner of stage 1 answers in the mentor's form."""
     learn_to_judge: bool = True
     """Verdicts become training data too."""
     sampling: SamplingSpec = SamplingSpec(temperature=0.7, top_p=0.9, max_tokens=512)

@@ -18,7 +18,7 @@ from perseid.engines.sampling import sampling_of
 from perseid.engines.together import together
 from perseid.meteor.calls import ask, derive_seed, failure_reason, require_distinct
 from perseid.meteor.judges import Judge, Verdict
-from perseid.meteor.prompts import QuestionPrompt, revision_prompt
+from perseid.meteor.prompts import QuestionPrompt, chain_of_thought_prompt, revision_prompt
 from perseid.meteor.records import Assessment, AttemptRecord
 
 _CUT = Verdict(False, "The answer was cut off. Answer in fewer words and come to the result.", "form", 0)
@@ -35,6 +35,8 @@ class AssessmentSettings:
     interval: int
     """Right answers after which the learner is trained."""
     sampling: SamplingSpec
+    prompt: QuestionPrompt = plain_question
+    """How a question is asked here; what is learned from the answer is always the plain question's."""
 
     def __post_init__(self) -> None:
         for name, value in (("max_tries", self.max_tries), ("interval", self.interval)):
@@ -44,23 +46,17 @@ class AssessmentSettings:
     @classmethod
     def of(cls, spec: SelfAssessmentSpec, seed: int) -> AssessmentSettings:
         """As a spec says."""
-        return cls(seed, spec.max_tries, spec.interval, spec.sampling)
+        prompt = chain_of_thought_prompt if spec.chain_of_thought else plain_question
+        return cls(seed, spec.max_tries, spec.interval, spec.sampling, prompt)
 
 
-async def assess(
-    question: Question,
-    learner: Engine,
-    judge: Judge,
-    settings: AssessmentSettings,
-    *,
-    prompt: QuestionPrompt = plain_question,
-) -> Assessment:
+async def assess(question: Question, learner: Engine, judge: Judge, settings: AssessmentSettings) -> Assessment:
     """Answer one question until it is right, at most `max_tries` times.
 
     An answer that was cut off or is empty is wrong without a judge's call. Where the judge cannot say, the question
     goes to quarantine at once with the judge's reason. Raises STOPPING_ERRORS only.
     """
-    asked = prompt(question)
+    asked = settings.prompt(question)
     attempts: list[AttemptRecord] = []
 
     def quarantined(reason: str, detail: str = "") -> Assessment:
@@ -159,7 +155,6 @@ async def assess_all(
     settings: AssessmentSettings,
     retrain: Retrain,
     *,
-    prompt: QuestionPrompt = plain_question,
     on_assessed: Callable[[Assessment], None] | None = None,
 ) -> Assessed:
     """Work through the questions in their order; after every `interval` right answers, and at the end for what is
@@ -176,10 +171,11 @@ async def assess_all(
     while len(assessments) < len(questions):
         missing = settings.interval - (len(pool) - trained)
         wave = questions[len(assessments) : len(assessments) + missing]
-        for done in await together(assess(one, learner, judge, settings, prompt=prompt) for one in wave):
+        worked_on = await together(assess(one, learner, judge, settings) for one in wave)
+        for question, done in zip(wave, worked_on, strict=True):
             assessments.append(done)
             if done.right is not None:
-                pool.append(_sample(done, done.right))
+                pool.append(_sample(question, done.right))
             if on_assessed is not None:
                 on_assessed(done)
         last = len(assessments) == len(questions)
@@ -192,8 +188,8 @@ async def assess_all(
     return Assessed(tuple(assessments), tuple(pool), intervals, learner)
 
 
-def _sample(assessment: Assessment, attempt: AttemptRecord) -> TrainingSample:
-    # The plain question, whatever the number of the attempt: that is how it is asked later on.
+def _sample(question: Question, attempt: AttemptRecord) -> TrainingSample:
+    # The plain question, however and how often it was asked here: that is how it is asked later on.
     return TrainingSample(
-        id=f"{assessment.id}/assessed", problem_id=assessment.id, prompt=assessment.prompt, answer=attempt.answer
+        id=f"{question.id}/assessed", problem_id=question.id, prompt=plain_question(question), answer=attempt.answer
     )

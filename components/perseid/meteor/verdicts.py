@@ -33,13 +33,13 @@ class VerdictSamples:
 
 
 def verdict_samples(
-    assessments: Iterable[Assessment], questions: Mapping[str, Question], *, seed: int, with_advice: bool = False
+    assessments: Iterable[Assessment], questions: Mapping[str, Question], *, seed: int
 ) -> VerdictSamples:
     """Verdicts on all attempts, quarantined questions included, as the learner would have to say them.
 
     `questions` by id. Left out: what no judge judged, and answers that say the same to the same question. Of the more
     frequent verdict, questions take turns, so that none fills the set. The same arguments give the same samples,
-    whatever the order of the assessments. With `with_advice` the judge's advice follows the word `wrong`.
+    whatever the order of the assessments.
     """
     judged: dict[tuple[str, str], AttemptRecord] = {}
     for attempt in sorted((one for done in assessments for one in done.attempts), key=lambda one: one.id):
@@ -49,7 +49,7 @@ def verdict_samples(
     wrong = _taking_turns([one for one in judged.values() if not one.right], seed)
     each = min(len(right), len(wrong))
     chosen = [attempt for pair in zip(right[:each], wrong[:each], strict=True) for attempt in pair]
-    samples = tuple(_sample(attempt, questions[attempt.question_id], with_advice) for attempt in chosen)
+    samples = tuple(_sample(attempt, questions[attempt.question_id]) for attempt in chosen)
     return VerdictSamples(samples, len(right), len(wrong))
 
 
@@ -64,13 +64,10 @@ def _taking_turns(attempts: list[AttemptRecord], seed: int) -> list[AttemptRecor
     return [attempt for _, attempt in sorted(ranked, key=lambda one: one[0])]
 
 
-def _sample(attempt: AttemptRecord, question: Question, with_advice: bool) -> TrainingSample:
-    said = RIGHT if attempt.right else WRONG
-    if with_advice and not attempt.right and attempt.advice:
-        said = f"{WRONG}\n{attempt.advice}"
+def _sample(attempt: AttemptRecord, question: Question) -> TrainingSample:
     return TrainingSample(
         id=f"{attempt.id}/verdict",
         problem_id=question.id,
         prompt=self_verdict_prompt(question, attempt.answer),
-        answer=said,
+        answer=RIGHT if attempt.right else WRONG,
     )
