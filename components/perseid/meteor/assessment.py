@@ -18,7 +18,7 @@ from perseid.engines.sampling import sampling_of
 from perseid.engines.together import together
 from perseid.meteor.calls import ask, derive_seed, failure_reason, require_distinct
 from perseid.meteor.judges import Judge, Verdict
-from perseid.meteor.prompts import QuestionPrompt, chain_of_thought_prompt, revision_prompt
+from perseid.meteor.prompts import chain_of_thought_prompt, revision_prompt
 from perseid.meteor.records import Assessment, AttemptRecord
 
 _CUT = Verdict(False, "The answer was cut off. Answer in fewer words and come to the result.", "form", 0)
@@ -35,8 +35,8 @@ class AssessmentSettings:
     interval: int
     """Right answers after which the learner is trained."""
     sampling: SamplingSpec
-    prompt: QuestionPrompt = plain_question
-    """How a question is asked here; what is learned from the answer is always the plain question's."""
+    chain_of_thought: bool = False
+    """Ask for the reasoning first. What is learned is the answer to the plain question all the same."""
 
     def __post_init__(self) -> None:
         for name, value in (("max_tries", self.max_tries), ("interval", self.interval)):
@@ -46,8 +46,7 @@ class AssessmentSettings:
     @classmethod
     def of(cls, spec: SelfAssessmentSpec, seed: int) -> AssessmentSettings:
         """As a spec says."""
-        prompt = chain_of_thought_prompt if spec.chain_of_thought else plain_question
-        return cls(seed, spec.max_tries, spec.interval, spec.sampling, prompt)
+        return cls(seed, spec.max_tries, spec.interval, spec.sampling, spec.chain_of_thought)
 
 
 async def assess(question: Question, learner: Engine, judge: Judge, settings: AssessmentSettings) -> Assessment:
@@ -56,7 +55,7 @@ async def assess(question: Question, learner: Engine, judge: Judge, settings: As
     An answer that was cut off or is empty is wrong without a judge's call. Where the judge cannot say, the question
     goes to quarantine at once with the judge's reason. Raises STOPPING_ERRORS only.
     """
-    asked = settings.prompt(question)
+    asked = chain_of_thought_prompt(question) if settings.chain_of_thought else plain_question(question)
     attempts: list[AttemptRecord] = []
 
     def quarantined(reason: str, detail: str = "") -> Assessment:

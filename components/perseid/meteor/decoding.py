@@ -18,7 +18,6 @@ from perseid.engines.sampling import sampling_of
 from perseid.engines.together import together
 from perseid.meteor.calls import ask_for, derive_seed
 from perseid.meteor.critique import self_verdict
-from perseid.meteor.prompts import QuestionPrompt
 from perseid.meteor.records import DecodedAnswer
 
 CritiqueName = Literal["likelihood", "self-verdict"]
@@ -64,14 +63,7 @@ def require_decodings(names: tuple[Decoding, ...], settings: DecodingSettings) -
             raise DecodingError("the decoding best-of-n needs a critique to choose by: likelihood or self-verdict")
 
 
-async def decode(
-    engine: Engine,
-    question: Question,
-    name: Decoding,
-    settings: DecodingSettings,
-    *,
-    prompt: QuestionPrompt = plain_question,
-) -> DecodedAnswer:
+async def decode(engine: Engine, question: Question, name: Decoding, settings: DecodingSettings) -> DecodedAnswer:
     """Answer a question by one decoding and criticise the answer. Raises EngineError, or DecodingError.
 
     `best-of-n` takes the answer with the best critique among those that are complete and not empty, or else among all;
@@ -79,7 +71,7 @@ async def decode(
     """
     require_decodings((name,), settings)
     sampling = _sampling(question, name, settings)
-    completions = await _completions(engine, question, name, settings, sampling, prompt)
+    completions = await _completions(engine, question, name, settings, sampling)
     scores = await together(_score(engine, question, one, settings.critique) for one in completions)
     best = max(range(len(completions)), key=lambda index: _rank(completions[index], scores[index]))
     chosen = completions[best]
@@ -112,11 +104,10 @@ async def _completions(
     name: Decoding,
     settings: DecodingSettings,
     sampling: Sampling,
-    prompt: QuestionPrompt,
 ) -> tuple[Completion, ...]:
     if name in settings.decoders:
         return (await settings.decoders[name](question),)
-    messages = (Message("user", prompt(question)),)
+    messages = (Message("user", plain_question(question)),)
     return await ask_for(engine, messages, sampling, kind="decode", subject=question.id)
 
 

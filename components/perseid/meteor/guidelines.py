@@ -18,7 +18,7 @@ from perseid.engines.sampling import sampling_of
 from perseid.engines.together import together
 from perseid.meteor.calls import ask, derive_seed, failure_reason, require_distinct
 from perseid.meteor.parsing import is_echo, is_refusal, whole_sentences
-from perseid.meteor.prompts import QuestionPrompt, guideline_prompt, mentor_prompt
+from perseid.meteor.prompts import guideline_prompt, mentor_prompt
 from perseid.meteor.records import GuidelineRecord
 
 _GUIDELINE_SAMPLING = MentorSupervisedSpec().sampling
@@ -47,24 +47,19 @@ class Taught:
     """One for each question, in their order."""
 
 
-async def teach(
-    questions: Sequence[Question],
-    learner: Engine,
-    mentor: Engine,
-    settings: TeachingSettings,
-    *,
-    prompt: QuestionPrompt = plain_question,
-) -> Taught:
+async def teach(questions: Sequence[Question], learner: Engine, mentor: Engine, settings: TeachingSettings) -> Taught:
     """Make stage 1's training data, of all questions at once: engines limit themselves.
 
     A failed call drops its question alone; STOPPING_ERRORS are raised. Raises ValueError where ids are not distinct.
     Without guidelines the learner is not asked.
     """
     require_distinct(questions)
-    teacher = _Teacher(learner, mentor, settings, prompt)
+    teacher = _Teacher(learner, mentor, settings)
     records = await together(teacher.teach(question) for question in questions)
     samples = tuple(
-        TrainingSample(id=f"{record.id}/mentor", problem_id=record.id, prompt=prompt(question), answer=record.answer)
+        TrainingSample(
+            id=f"{record.id}/mentor", problem_id=record.id, prompt=plain_question(question), answer=record.answer
+        )
         for question, record in zip(questions, records, strict=True)
         if not record.reason
     )
@@ -89,7 +84,6 @@ class _Teacher:
     learner: Engine
     mentor: Engine
     settings: TeachingSettings
-    prompt: QuestionPrompt
 
     async def teach(self, question: Question) -> GuidelineRecord:
         guideline = await self._guideline(question) if self.settings.guideline else _Guideline()
@@ -126,7 +120,7 @@ class _Teacher:
         """Answer, reason, detail."""
         seed = derive_seed(self.settings.seed, "mentor-answer", question.id)
         sampling = sampling_of(self.settings.mentor_sampling, n=1, seed=seed)
-        asked = mentor_prompt(question, guideline.text if self.settings.guideline else None, self.prompt)
+        asked = mentor_prompt(question, guideline.text if self.settings.guideline else None)
         try:
             completion = await ask(
                 self.mentor, (Message("user", asked),), sampling, kind="mentor-answer", subject=question.id

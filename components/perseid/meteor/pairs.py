@@ -17,7 +17,6 @@ from perseid.engines.together import together
 from perseid.meteor.calls import failure_reason, require_distinct
 from perseid.meteor.decoding import DecodingSettings, decode, require_decodings
 from perseid.meteor.parsing import normal_form
-from perseid.meteor.prompts import QuestionPrompt
 from perseid.meteor.records import DecodedAnswer
 
 
@@ -73,7 +72,6 @@ async def make_pairs(
     settings: DecodingSettings,
     *,
     margin: float = 0.0,
-    prompt: QuestionPrompt = plain_question,
 ) -> Paired:
     """Decode every question cheaply and by each expensive decoding, and pair the answers.
 
@@ -89,7 +87,7 @@ async def make_pairs(
 
     async def answer(question: Question, name: Decoding) -> DecodedAnswer | Dropped:
         try:
-            return await decode(engine, question, name, settings, prompt=prompt)
+            return await decode(engine, question, name, settings)
         except EngineError as error:
             reason = failure_reason(error, "learner")
             return Dropped(id=f"{question.id}/{name}", problem_id=question.id, reason=reason, detail=str(error))
@@ -102,7 +100,7 @@ async def make_pairs(
         low, *highs = answered[index * len(names) : (index + 1) * len(names)]
         seen: set[str] = set()
         for name, high in zip(expensive, highs, strict=True):
-            outcome = _pair(prompt(question), low, high, name, settings, margin)
+            outcome = _pair(plain_question(question), low, high, name, settings, margin)
             if isinstance(outcome, Dropped):
                 dropped.append(outcome)
             elif normal_form(outcome.chosen) in seen:

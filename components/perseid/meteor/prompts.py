@@ -6,15 +6,10 @@ it is asked in the form in which it learned. A reference answer stands in a judg
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from perseid.data.prompts import plain_question
 from perseid.data.records import Question
 from perseid.engines.protocol import Message
 from perseid.meteor.records import CRITERIA
-
-QuestionPrompt = Callable[[Question], str]
-"""The user's turn that asks a question."""
 
 
 def _expert(question: Question) -> str:
@@ -45,13 +40,13 @@ def guideline_prompt(question: Question) -> tuple[Message, ...]:
     )
 
 
-def mentor_prompt(question: Question, guideline: str | None, prompt: QuestionPrompt = plain_question) -> str:
+def mentor_prompt(question: Question, guideline: str | None) -> str:
     """The mentor's turn: the plain question, with the expert's guideline in front where there is one (methods ME2)."""
     if guideline is None:
-        return prompt(question)
+        return plain_question(question)
     return (
         f"This guideline was written by {_expert(question)}. Follow it where it is right, and answer correctly where"
-        f" it is not. Do not mention it.\n\nGuideline:\n{guideline}\n\nQuestion:\n{prompt(question)}"
+        f" it is not. Do not mention it.\n\nGuideline:\n{guideline}\n\nQuestion:\n{plain_question(question)}"
     )
 
 
