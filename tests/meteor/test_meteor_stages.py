@@ -19,7 +19,7 @@ from meteor_scripted import (
 
 from perseid.api.meteor import SelfAssessmentSpec
 from perseid.data.prompts import plain_question
-from perseid.data.records import ChoiceCheck
+from perseid.data.records import ChoiceCheck, TrainingSample
 from perseid.engines.errors import BudgetExceededError, EngineDiedError
 from perseid.engines.journal import Journal
 from perseid.engines.journaled import JournaledEngine
@@ -29,7 +29,7 @@ from perseid.meteor.assessment import AssessmentSettings, assess, assess_all
 from perseid.meteor.guidelines import TeachingSettings, teach
 from perseid.meteor.judges import ModelJudge, VerifierJudge, judge_all
 from perseid.meteor.prompts import THINK_FIRST
-from perseid.meteor.verdicts import verdict_samples
+from perseid.meteor.verdicts import VERDICT_WEIGHT, VerdictSamples, judging_samples, verdict_samples
 
 TEACHING = TeachingSettings(seed=3, mentor_sampling=SAMPLING, guideline_sampling=SAMPLING)
 
@@ -234,8 +234,6 @@ async def test_twenty_five_right_answers_at_an_interval_of_ten_train_twice_and_a
 
     got, events = await run_all(lambda number: ScriptedEngine(answer, model_id=f"m{number}"))
     assert [len(one.samples) for one in events] == [10, 10, 5]
-    assert [one.last for one in events] == [False, False, True]
-    assert [len(one.pool) for one in events] == [10, 20, 25]
     models = [one.attempts[0].model_id for one in got.assessments]
     assert models == ["m0"] * 10 + ["m1"] * 10 + ["m2"] * 5
     assert got.learner.model_id == "m3"
@@ -324,6 +322,21 @@ async def test_verdicts_become_balanced_samples_in_the_words_of_the_self_verdict
     assert verdict_samples(got.assessments, by_id, seed=6) != made
     only_right = [one for one in got.assessments if len(one.attempts) == 1]
     assert verdict_samples(only_right, by_id, seed=5).samples == ()
+
+
+def _answer(name: str, question_id: str) -> TrainingSample:
+    return TrainingSample(id=name, problem_id=question_id, prompt="?", answer="1")
+
+
+async def test_judging_is_learned_with_the_last_answer_to_each_question_once_more():
+    asked = questions(25)
+    got, _ = await run_all(lambda number: ScriptedEngine(_sometimes_right))
+    verdicts = verdict_samples(got.assessments, {one.id: one for one in asked}, seed=5)
+    answers = [_answer("own-1", "q1"), _answer("own-2", "q2"), _answer("mentor-1", "q1")]
+    learned = judging_samples(verdicts, answers)
+    assert learned == [*verdicts.samples, answers[2], answers[1]]
+    assert {one.weight for one in verdicts.samples} == {VERDICT_WEIGHT}, "one word must be heard beside whole answers"
+    assert judging_samples(VerdictSamples((), 3, 0), answers) == [], "without verdicts there is no judging to learn"
 
 
 async def test_verdicts_without_a_judge_and_repetitions_are_no_samples():

@@ -119,7 +119,7 @@ def test_a_row_that_is_no_question_is_dropped_with_its_reason_and_the_others_are
 
 
 def test_answers_are_revised_by_advice_and_what_never_becomes_right_is_never_trained_on(world: MeteorWorld) -> None:
-    attempt = world.attempt(world.spec())
+    attempt = world.attempt(world.spec(stages=[SECOND]))
     result = world.run(SECOND, attempt)
     # Three are right at once. The fourth becomes right after advice, and each training teaches one more.
     assert result.counts["accepted"] + result.counts["revised"] + result.counts["quarantined"] == 10
@@ -134,7 +134,7 @@ def test_answers_are_revised_by_advice_and_what_never_becomes_right_is_never_tra
 
 
 def test_later_questions_are_answered_by_the_model_that_was_trained_in_between(world: MeteorWorld) -> None:
-    attempt = world.attempt(world.spec())
+    attempt = world.attempt(world.spec(stages=[SECOND]))
     result = world.run(SECOND, attempt)
     models = [
         one["attempts"][0]["model_id"] for one in world.lines(SECOND, attempt, "assessments.jsonl") if one["attempts"]
@@ -145,15 +145,15 @@ def test_later_questions_are_answered_by_the_model_that_was_trained_in_between(w
 
 
 def test_a_training_that_makes_dev_worse_is_rolled_back_and_the_model_before_goes_on(world: MeteorWorld) -> None:
-    world.lessons = [-2, 1]
+    world.lessons = [-2, 1, 0]
     world.start_at(6)
-    attempt = world.attempt(world.spec())
+    attempt = world.attempt(world.spec(stages=[SECOND]))
     result = world.run(SECOND, attempt)
     assert result.counts["rolled back"] == 1
     trials = [
         json.loads(path.read_text()) for path in sorted(world.directory(SECOND, attempt).glob("rounds/*/trial.json"))
     ]
-    assert [trial["stayed"] for trial in trials] == [False, True]
+    assert [trial["stayed"] for trial in trials] == [False, True, True]
     assert trials[0]["gain"] < 0 < trials[1]["gain"]
     assert trials[1]["dev_before"] == trials[0]["dev_before"], "it goes on from where it was"
     assert world.skill(model_of(world, SECOND, attempt)) == 7
@@ -173,21 +173,53 @@ def test_where_every_training_is_rolled_back_the_generation_has_no_model_and_say
 def test_the_learner_learns_verdicts_and_its_agreement_with_the_judge_is_measured_before_and_after(
     world: MeteorWorld,
 ) -> None:
-    attempt = world.attempt(world.spec())
+    attempt = world.attempt(world.spec(stages=[SECOND]))
     result = world.run(SECOND, attempt)
-    learned = [name for round_ in world.trainings for name in round_ if name.endswith("/verdict")]
-    assert learned
+    *rounds, last = world.trainings
+    assert not [name for round_ in rounds for name in round_ if name.endswith("/verdict")], "answers come first"
+    verdicts = [name for name in last if name.endswith("/verdict")]
+    assert result.counts["verdicts"] == len(verdicts) > 0
+    pool = [one["id"] for one in world.lines(SECOND, attempt, "samples.jsonl")]
+    assert sorted(set(last) - set(verdicts)) == sorted(pool), "its own right answers once more"
     change = json.loads((world.directory(SECOND, attempt) / "agreement.json").read_text())
     assert change["before"]["answers"] == change["after"]["answers"] > 0
     assert result.metrics["agreement_auc_before"] == change["before"]["auc"]["value"]
+    called = change["before"]["called_right"] / change["before"]["answers"]
+    assert result.metrics["called_right_before"] == called
     assert {one["id"] for one in world.lines(SECOND, attempt, "verdicts-before.jsonl")} == {
         one["id"] for one in world.lines(SECOND, attempt, "verdicts-after.jsonl")
     }
 
-    control = world.attempt(world.spec(selfAssessment={"interval": 4, "maxTries": 2, "learnToJudge": False}), 1)
+    plain = world.spec(stages=[SECOND], selfAssessment={"interval": 4, "maxTries": 2, "learnToJudge": False})
+    control = world.attempt(plain, 1)
     before = len(world.trainings)
     world.run(SECOND, control)
     assert not [name for round_ in world.trainings[before:] for name in round_ if name.endswith("/verdict")]
+
+
+def test_where_the_mentor_has_answered_its_answers_are_learned_once_more_beside_the_verdicts(
+    world: MeteorWorld,
+) -> None:
+    attempt = world.attempt(world.spec(stages=[FIRST, SECOND]))
+    world.run(FIRST, attempt)
+    world.run(SECOND, attempt)
+    learned = [name for name in world.trainings[-1] if not name.endswith("/verdict")]
+    assert sorted(learned) == [f"train-{number}/mentor" for number in range(10)]
+
+
+def test_learning_to_judge_is_rolled_back_where_it_costs_answers(world: MeteorWorld) -> None:
+    world.lessons = [1, 1, -3]
+    attempt = world.attempt(world.spec(stages=[SECOND]))
+    result = world.run(SECOND, attempt)
+    trials = [
+        json.loads(path.read_text()) for path in sorted(world.directory(SECOND, attempt).glob("rounds/*/trial.json"))
+    ]
+    assert [(trial["learned"], trial["stayed"]) for trial in trials] == [
+        ("answers", True),
+        ("answers", True),
+        ("verdicts", False),
+    ]
+    assert result.metrics["dev_after"] == trials[-1]["dev_before"] > trials[-1]["dev_after"]
 
 
 def judge(request: Request) -> list[str]:
@@ -266,6 +298,7 @@ def test_each_stage_goes_on_from_the_model_before_and_the_result_shows_what_each
     world: MeteorWorld,
 ) -> None:
     world.lessons = [1] * 30
+    world.start_at(2)
     attempt = world.attempt(world.spec())
     for stage in attempt.run.spec.stages:
         world.run(stage, attempt)
@@ -273,7 +306,7 @@ def test_each_stage_goes_on_from_the_model_before_and_the_result_shows_what_each
     assert [one.stage for one in generation.lineage] == [FIRST, SECOND, THIRD]
     assert generation.lineage[0].gain.value == pytest.approx(1 / 8)
     last = world.skill(model_of(world, THIRD, attempt))
-    assert last == 3 + len(world.trainings)
+    assert last == 2 + len(world.trainings)
     assert generation.dev is not None
     assert generation.dev.candidate is not None
     assert generation.dev.candidate.pass_at_1 == pytest.approx(min(last, 8) / 8)

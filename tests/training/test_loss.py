@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -10,6 +11,7 @@ from perseid.data.records import TrainingSample
 from perseid.training.batching import Layout, pack, pad, step_batches
 from perseid.training.encode import EncodedSample, encode_samples
 from perseid.training.loss import answer_logits, answer_loss, can_pick_logits, keeps_packed_samples_apart
+from perseid.training.objective import AnswerLikelihood, Forwarding
 from tiny_llama import make_model
 
 
@@ -55,6 +57,31 @@ def test_every_layout_has_the_loss_and_gradient_of_the_samples_one_by_one(
     assert float(total.detach()) == pytest.approx(expected_loss(model, encoded), rel=1e-5)
     for ours, theirs in zip(model.parameters(), reference.parameters(), strict=True):
         torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("layout", ["packed", "single", "padded"])
+def test_a_samples_weight_counts_in_each_of_its_tokens_and_in_what_the_step_is_divided_by(
+    encoded: list[EncodedSample], layout: Layout
+) -> None:
+    model = make_model()
+    weighted = [replace(sample, weight=float(number % 3 + 1)) for number, sample in enumerate(encoded)]
+    assert len({sample.weight for sample in weighted}) > 1
+    how = Forwarding(layout, 100, 1, torch.device("cpu"), picks_logits=True)
+    passes = AnswerLikelihood().forward_passes(weighted, weighted, 1.0, how)
+    loss = sum(float(one.loss(model).detach()) for one in passes)
+    total = sum(sample.weight * expected_loss(model, [sample]) for sample in weighted)
+    assert loss == pytest.approx(total / sum(sample.weight * sample.answer_length for sample in weighted), rel=1e-5)
+
+
+def test_weights_that_are_all_the_same_change_nothing(encoded: list[EncodedSample]) -> None:
+    model = make_model()
+    how = Forwarding("packed", 100, 1, torch.device("cpu"), picks_logits=True)
+
+    def loss(samples: list[EncodedSample]) -> float:
+        passes = AnswerLikelihood().forward_passes(samples, samples, 1.0, how)
+        return sum(float(one.loss(model).detach()) for one in passes)
+
+    assert loss([replace(sample, weight=5.0) for sample in encoded]) == pytest.approx(loss(encoded), rel=1e-6)
 
 
 def test_a_packed_sample_is_blind_to_the_one_before_it(model: LlamaForCausalLM, encoded: list[EncodedSample]) -> None:

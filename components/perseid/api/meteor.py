@@ -157,13 +157,13 @@ class SelfAssessmentSpec(ApiModel):
     """The learner is told to think first and then to give the result; it is trained on the plain question and what it
     said. False: the plain question, which a learner of stage 1 answers in the mentor's form."""
     learn_to_judge: bool = True
-    """Verdicts become training data too."""
+    """In the end verdicts become training data too, with one answer for each question once more."""
     sampling: SamplingSpec = SamplingSpec(temperature=0.7, top_p=0.9, max_tokens=512)
     """How answers are decoded."""
     tolerance: Fraction = 0.02
     """Loss of pass@1 on dev that a training may bring; after a greater one it is rolled back."""
     learning_rate: Annotated[float, Field(gt=0, lt=1)] = 1e-4
-    """Peak learning rate; the rest of the training is `spec.finetune`'s."""
+    """Peak learning rate of the rounds on answers; all else, and learning to judge, is `spec.finetune`'s."""
 
 
 Decoding = Literal["greedy", "sample", "beam", "best-of-n", "search"]

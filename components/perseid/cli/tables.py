@@ -92,11 +92,15 @@ def _stages(summary: Summary) -> Table:
 
 
 def _made(stage: StageSummary) -> str:
-    """Its counts in words, and how far the learner agrees with the judge, before and after."""
+    """Its counts in words, and how the learner's own verdicts compare with the judge's, before and after."""
     counted = [f"{name.replace('_', ' ')} {stage.metrics[name]:.0f}" for name in COUNTS if name in stage.metrics]
     before, after = (stage.metrics.get(f"agreement_auc_{moment}") for moment in ("before", "after"))
     if before is not None and after is not None:
-        counted.append(f"agreement with the judge (AUC) {before:.2f} -> {after:.2f}")
+        counted.append(f"AUC of its own verdict {before:.2f} -> {after:.2f}")
+    for name, words in (("agreement", "agreement with the judge"), ("called_right", "of it called right")):
+        before, after = (stage.metrics.get(f"{name}_{moment}") for moment in ("before", "after"))
+        if before is not None and after is not None:
+            counted.append(f"{words} {before:.0%} -> {after:.0%}")
     return ", ".join(counted)
 
 

@@ -154,6 +154,8 @@ class TrainingSample(Record):
     """The user's turn."""
     answer: str
     """The assistant's turn; the loss is on it alone."""
+    weight: Annotated[float, Field(gt=0.0, le=1e6)] = 1.0
+    """How much each token of the answer counts in the loss. A word among paragraphs needs more than 1 to be heard."""
 
 
 class Dropped(Record):

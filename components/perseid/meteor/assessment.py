@@ -113,14 +113,8 @@ class Interval:
     """From 1."""
     samples: tuple[TrainingSample, ...]
     """The stretch's right answers, in the order of the questions."""
-    assessments: tuple[Assessment, ...]
-    """The stretch's questions, in quarantine ones included."""
-    pool: tuple[TrainingSample, ...]
-    """All right answers so far, the stretch's included."""
     learner: Engine
     """Who answered them."""
-    last: bool
-    """No questions are left."""
 
 
 Retrain = Callable[[Interval], Awaitable[Engine]]
@@ -166,7 +160,7 @@ async def assess_all(
     require_distinct(questions)
     assessments: list[Assessment] = []
     pool: list[TrainingSample] = []
-    begun, trained, intervals = 0, 0, 0
+    trained, intervals = 0, 0
     while len(assessments) < len(questions):
         missing = settings.interval - (len(pool) - trained)
         wave = questions[len(assessments) : len(assessments) + missing]
@@ -181,9 +175,8 @@ async def assess_all(
         new = pool[trained:]
         if len(new) == settings.interval or (last and new):
             intervals += 1
-            stretch = tuple(assessments[begun:])
-            learner = await retrain(Interval(intervals, tuple(new), stretch, tuple(pool), learner, last))
-            begun, trained = len(assessments), len(pool)
+            learner = await retrain(Interval(intervals, tuple(new), learner))
+            trained = len(pool)
     return Assessed(tuple(assessments), tuple(pool), intervals, learner)
 
 

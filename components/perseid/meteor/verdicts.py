@@ -2,6 +2,7 @@
 
 A sample asks the learner whether an answer is right, in the words in which it is asked for its own verdict, and what
 is learned is the judge's. Right and wrong are balanced, because a learner that always says wrong has learned nothing.
+Answers are learned beside them once more: trained on verdicts alone, a small model forgets how to answer.
 """
 
 from __future__ import annotations
@@ -14,6 +15,9 @@ from perseid.meteor.calls import derive_seed
 from perseid.meteor.parsing import normal_form
 from perseid.meteor.prompts import RIGHT, WRONG, self_verdict_prompt
 from perseid.meteor.records import Assessment, AttemptRecord
+
+VERDICT_WEIGHT = 16.0
+"""A verdict is one word and its end, beside answers of some fifty tokens: unweighted, the answers alone are learned."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +57,15 @@ def verdict_samples(
     return VerdictSamples(samples, len(right), len(wrong))
 
 
+def judging_samples(verdicts: VerdictSamples, answers: Iterable[TrainingSample]) -> list[TrainingSample]:
+    """What the learner is trained on to judge: the verdicts, and one answer for each question, the last one given.
+
+    Nothing without verdicts.
+    """
+    rehearsal = {one.problem_id: one for one in answers}
+    return [*verdicts.samples, *rehearsal.values()] if verdicts.samples else []
+
+
 def _taking_turns(attempts: list[AttemptRecord], seed: int) -> list[AttemptRecord]:
     """Shuffled by seed; the first of every question, then the second of every question, and so on."""
     shuffled = sorted(attempts, key=lambda one: (derive_seed(seed, "verdict", one.id), one.id))
@@ -70,4 +83,5 @@ def _sample(attempt: AttemptRecord, question: Question) -> TrainingSample:
         problem_id=question.id,
         prompt=self_verdict_prompt(question, attempt.answer),
         answer=RIGHT if attempt.right else WRONG,
+        weight=VERDICT_WEIGHT,
     )

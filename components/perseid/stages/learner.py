@@ -13,6 +13,7 @@ import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from perseid.data.jsonl import write_json
 from perseid.data.records import Record
@@ -30,12 +31,16 @@ ROUNDS, TRIAL, WORK = "rounds", "trial.json", "work"
 Train = Callable[[BaseModel, Path, Path], Awaitable[TrainingResult]]
 """From a base to a model: base, output directory, work directory. Made again after a kill, it goes on."""
 
+Learned = Literal["answers", "verdicts", "pairs"]
+
 
 class Trial(Record):
     """What became of a training."""
 
     round: int
     """From 1."""
+    learned: Learned
+    """What it was trained on."""
     model_id: str
     """Of the model that it made."""
     steps: int
@@ -79,13 +84,13 @@ class Learner:
             finally:
                 await learner._opened.aclose()
 
-    async def attempt(self, train: Train, may_stay: Callable[[float], bool]) -> Trial:
+    async def attempt(self, train: Train, learned: Learned, may_stay: Callable[[float], bool]) -> Trial:
         """Train the model and keep what came of it where `may_stay` says so of its gain on dev (-1 to 1)."""
         number = len(self.trials) + 1
         place = self.context.directory / ROUNDS / f"{number:03d}"
         trial = _read(place / TRIAL)
         if trial is None:
-            trial = await self._attempted(number, place, train, may_stay)
+            trial = await self._attempted(number, place, train, learned, may_stay)
         elif trial.stayed:
             # The model may be gone, where a later one has stayed: every call that it answered is in the journal.
             path = place / MODEL
@@ -94,7 +99,9 @@ class Learner:
         self.trials.append(trial)
         return trial
 
-    async def _attempted(self, number: int, place: Path, train: Train, may_stay: Callable[[float], bool]) -> Trial:
+    async def _attempted(
+        self, number: int, place: Path, train: Train, learned: Learned, may_stay: Callable[[float], bool]
+    ) -> Trial:
         before, score = self.model, self.score
         await self._opened.aclose()  # a training needs the memory
         result = await train(before, place / MODEL, place / WORK)
@@ -108,6 +115,7 @@ class Learner:
         )
         trial = Trial(
             round=number,
+            learned=learned,
             model_id=candidate.resolved.model_id,
             steps=result.manifest.metrics.steps,
             dev_before=paired.baseline,

@@ -1,8 +1,9 @@
 """METEOR's second stage: the learner answers, is judged, revises by the advice, and learns from what became right.
 
-After every `interval` right answers it is trained on them, and on verdicts where it learns to judge. A training that
-costs more on dev than `tolerance` is rolled back; later questions are answered by the newest model that stayed. Its own
-verdicts on held-out answers are compared with the judge's, before and after.
+After every `interval` right answers it is trained on them; later questions are answered by the newest model. In the end
+it learns to judge: from the verdicts on all its answers, with one answer for each question once more. A training that
+costs more on dev than `tolerance` is rolled back. Its own verdicts on held-out answers are compared with the judge's,
+before and after.
 
 Writes `assessments.jsonl` (every answer and verdict), `samples.jsonl`, `dropped.jsonl` (the quarantine), `yield.json`,
 `rounds/` (a trial each), `verdicts-before.jsonl`, `verdicts-after.jsonl`, `agreement.json` and `model/`, or no model
@@ -11,12 +12,12 @@ where no training stayed. Source: METEOR (arXiv 2411.11933), stage 2; methods ME
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from perseid.api.layout import JOURNAL
 from perseid.api.result import StageResult
-from perseid.data.jsonl import write_json, write_jsonl
+from perseid.data.jsonl import read_jsonl, write_json, write_jsonl
 from perseid.data.records import Dropped, Question, TrainingSample
 from perseid.engines.journal import Journal
 from perseid.engines.protocol import Engine
@@ -26,10 +27,10 @@ from perseid.meteor.assessment import Assessed, AssessmentSettings, Interval, as
 from perseid.meteor.critique import self_verdicts
 from perseid.meteor.parsing import normal_form
 from perseid.meteor.records import Assessment, JudgeRecord, SelfVerdictRecord
-from perseid.meteor.verdicts import verdict_samples
+from perseid.meteor.verdicts import judging_samples, verdict_samples
 from perseid.stages.context import StageContext
 from perseid.stages.errors import StageError
-from perseid.stages.learner import Learner
+from perseid.stages.learner import Learner, Train
 from perseid.stages.lineage import BaseModel, resolve_base_model
 from perseid.stages.questions import TrainQuestions, train_questions
 from perseid.stages.roles import Judges, open_judges
@@ -58,29 +59,25 @@ async def run(context: StageContext) -> StageResult:
             before = await self_verdicts(learner.engine, list(held_out.values()), judged)
             first = learner.score.at(1).value
             assessed = await _assess(context, learner, judges, questions)
+            verdicts = await _learn_to_judge(context, learner, assessed, questions)
             after = await self_verdicts(learner.engine, list(held_out.values()), judged)
             learner.engine.raise_if_dead()
             judges.raise_if_dead()
             learner.commit()
     change = _agreement(context, before, after)
     _write(context, assessed, questions.dropped, before, after, change)
-    return _result(context, assessed, questions.dropped, learner, first, change)
+    return _result(context, assessed, questions.dropped, learner, first, change, verdicts)
 
 
 async def _assess(context: StageContext, learner: Learner, judges: Judges, questions: TrainQuestions) -> Assessed:
     spec = context.spec.meteor.self_assessment
-    by_id = {question.id: question for question in questions.kept}
     done: list[Assessment] = []
 
     async def retrain(interval: Interval) -> Engine:
-        samples = training_samples(interval, by_id, context)
-
-        async def train(base: BaseModel, output: Path, work: Path) -> TrainingResult:
+        if len(interval.samples) >= context.spec.finetune.min_samples:
             task = f"training, round {interval.number}"
-            return await train_on_samples(context, samples, base, output, work, task, spec.learning_rate)
-
-        if len(samples) >= context.spec.finetune.min_samples:
-            await learner.attempt(train, lambda gain: gain >= -spec.tolerance)
+            training = _training(context, interval.samples, task, spec.learning_rate)
+            await learner.attempt(training, "answers", _does_no_harm(context))
             _tell(context, done, questions)
         return learner.engine
 
@@ -106,18 +103,37 @@ def _tell(context: StageContext, done: Sequence[Assessment], questions: TrainQue
     context.progress.begin("answering and revising", len(questions.kept), "questions", done=len(done))
 
 
-def training_samples(
-    interval: Interval, questions: Mapping[str, Question], context: StageContext
-) -> list[TrainingSample]:
-    """What a round learns: its right answers, and verdicts on its answers where the learner learns to judge.
+async def _learn_to_judge(
+    context: StageContext, learner: Learner, assessed: Assessed, questions: TrainQuestions
+) -> int:
+    """Train on the verdicts, where the spec says so and there are any; returns how many there were."""
+    meteor = context.spec.meteor
+    if not meteor.self_assessment.learn_to_judge:
+        return 0
+    by_id = {question.id: question for question in questions.kept}
+    verdicts = verdict_samples(assessed.assessments, by_id, seed=context.seed)
+    answers = list(assessed.pool)
+    if "mentor-supervised" in meteor.stages:
+        # The mentor's answers come last and so stay: there is one for nearly every question.
+        answers += read_jsonl(context.output("mentor-supervised", SAMPLES), TrainingSample, may_be_empty=True)
+    samples = judging_samples(verdicts, answers)
+    if not verdicts.samples or len(samples) < context.spec.finetune.min_samples:
+        return 0
+    # The spec's own learning rate: judging is learned anew, where the rounds before have refined what was learned.
+    training = _training(context, samples, "learning to judge", context.spec.finetune.learning_rate)
+    await learner.attempt(training, "verdicts", _does_no_harm(context))
+    return len(verdicts.samples)
 
-    At most as many verdicts as answers: twice as many, as revised questions give, were seen to cost it on dev.
-    """
-    samples = list(interval.samples)
-    if context.spec.meteor.self_assessment.learn_to_judge:
-        verdicts = verdict_samples(interval.assessments, questions, seed=context.seed).samples
-        samples += verdicts[: len(interval.samples) // 2 * 2]  # pairs of a right and a wrong one
-    return samples
+
+def _training(context: StageContext, samples: Sequence[TrainingSample], task: str, learning_rate: float) -> Train:
+    async def train(base: BaseModel, output: Path, work: Path) -> TrainingResult:
+        return await train_on_samples(context, samples, base, output, work, task, learning_rate)
+
+    return train
+
+
+def _does_no_harm(context: StageContext) -> Callable[[float], bool]:
+    return lambda gain: gain >= -context.spec.meteor.self_assessment.tolerance
 
 
 def judged_answers(answers: Sequence[AnswerRecord]) -> list[JudgeRecord]:
@@ -178,6 +194,7 @@ def _result(
     learner: Learner,
     first: float,
     change: AgreementChange,
+    verdicts: int,
 ) -> StageResult:
     quarantine = _quarantine(assessed, dropped)
     yields = count_yield(len(assessed.pool), quarantine)
@@ -187,6 +204,7 @@ def _result(
         "accepted": sum(1 for one in rights if len(one.attempts) == 1),
         "revised": sum(1 for one in rights if len(one.attempts) > 1),
         "quarantined": len(quarantine),
+        "verdicts": verdicts,
         "trainings": len(learner.trials),
         "rolled back": sum(1 for trial in learner.trials if not trial.stayed),
     }
@@ -196,6 +214,8 @@ def _result(
             metrics[f"agreement_auc_{moment}"] = measured.auc.value
         if measured.accuracy is not None:
             metrics[f"agreement_{moment}"] = measured.accuracy.value
+            # Agreement and AUC can move apart: a learner that calls nearly all wrong may have the better AUC.
+            metrics[f"called_right_{moment}"] = measured.called_right / measured.answers
     return StageResult(
         stage=context.stage,
         state="done",

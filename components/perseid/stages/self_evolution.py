@@ -54,7 +54,7 @@ async def run(context: StageContext) -> StageResult:
                 pairs += len(paired.pairs)
                 if len(paired.pairs) < context.spec.finetune.min_samples:
                     break
-                trial = await learner.attempt(_training(context, paired.pairs, turn), lambda gain: gain > 0.0)
+                trial = await learner.attempt(_training(context, paired.pairs, turn), "pairs", lambda gain: gain > 0.0)
                 if not trial.stayed:
                     break
             judges.raise_if_dead()

@@ -56,6 +56,8 @@ class Batch:
     """The answer tokens, shape (answer tokens,)."""
     answer_lengths: tuple[int, ...]
     """Answer tokens of each sample; they lie in this order, one sample's behind the other's."""
+    weights: torch.Tensor | None = None
+    """How much each answer token counts, float32, shape (answer tokens,). None where all count 1."""
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on another device."""
@@ -68,6 +70,7 @@ class Batch:
             self.positions.to(device),
             self.targets.to(device),
             self.answer_lengths,
+            None if self.weights is None else self.weights.to(device),
         )
 
 
@@ -122,6 +125,7 @@ def pack(samples: Sequence[EncodedSample]) -> Batch:
         positions=torch.tensor(predicting),
         targets=torch.tensor(targets),
         answer_lengths=tuple(sample.answer_length for sample in samples),
+        weights=_weights(samples),
     )
 
 
@@ -146,7 +150,14 @@ def pad(samples: Sequence[EncodedSample], padding: int) -> Batch:
         positions=torch.tensor(predicting),
         targets=torch.tensor(targets),
         answer_lengths=tuple(sample.answer_length for sample in samples),
+        weights=_weights(samples),
     )
+
+
+def _weights(samples: Sequence[EncodedSample]) -> torch.Tensor | None:
+    if all(sample.weight == 1.0 for sample in samples):
+        return None
+    return torch.tensor([sample.weight for sample in samples for _ in range(sample.answer_length)])
 
 
 def _group(items: Sequence[ItemT], tokens_per_forward: int, *, padded: bool) -> list[list[ItemT]]:

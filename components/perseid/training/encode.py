@@ -27,6 +27,8 @@ class EncodedSample:
     tokens: tuple[int, ...]
     prompt_length: int
     """Tokens that are given, at least 1. The rest is learned."""
+    weight: float = 1.0
+    """How much each of its answer's tokens counts."""
 
     @property
     def answer_length(self) -> int:
@@ -100,7 +102,7 @@ def _encode(
     rest = [token for token in tokens[end + 1 :] if token not in end_tokens]
     if rest and str(tokenizer.decode(rest)).strip():
         return _drop(sample, END_OF_TURN_IN_ANSWER, "the answer holds the model's own end-of-turn token")
-    return EncodedSample(sample.id, tuple(tokens[: end + 1]), len(prompt_tokens))
+    return EncodedSample(sample.id, tuple(tokens[: end + 1]), len(prompt_tokens), sample.weight)
 
 
 def _render(

@@ -14,12 +14,15 @@ from perseid.training.encode import EncodedSample
 
 
 def answer_loss(model: torch.nn.Module, batch: Batch, *, picks_logits: bool) -> torch.Tensor:
-    """Sum of -ln p(token) over the batch's answer tokens, float32, shape ().
+    """Sum of -ln p(token) over the batch's answer tokens, each times its weight, float32, shape ().
 
-    A sum and not a mean, so that whoever adds up batches of a step can divide by the step's answer tokens: then every
-    layout and every number of devices gives the same gradient.
+    A sum and not a mean, so that whoever adds up batches of a step can divide by the step's weights: then every layout
+    and every number of devices gives the same gradient.
     """
-    return cross_entropy(answer_logits(model, batch, picks_logits=picks_logits).float(), batch.targets, reduction="sum")
+    logits = answer_logits(model, batch, picks_logits=picks_logits).float()
+    if batch.weights is None:
+        return cross_entropy(logits, batch.targets, reduction="sum")
+    return cross_entropy(logits, batch.targets, reduction="none") @ batch.weights
 
 
 def answer_logits(model: torch.nn.Module, batch: Batch, *, picks_logits: bool) -> torch.Tensor:

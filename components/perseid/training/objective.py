@@ -61,7 +61,7 @@ class Objective(Protocol[LearnedT]):
 
 @dataclass(frozen=True, slots=True)
 class AnswerLikelihood:
-    """Supervised fine-tuning: mean negative log-likelihood per answer token of the step, in nats."""
+    """Supervised fine-tuning: mean negative log-likelihood per answer token of a step, weighted, in nats."""
 
     items_are: str = "samples"
     learning_rate_field: str = "finetune.learningRate"
@@ -70,7 +70,7 @@ class AnswerLikelihood:
         self, mine: Sequence[EncodedSample], step: Sequence[EncodedSample], share: float, how: Forwarding
     ) -> list[ForwardPass]:
         """As `Objective.forward_passes`."""
-        weight = share / sum(sample.answer_length for sample in step)
+        weight = share / sum(sample.weight * sample.answer_length for sample in step)
         return [_answers(group, weight, how) for group in pass_groups(mine, how.layout, how.tokens_per_forward)]
 
 
