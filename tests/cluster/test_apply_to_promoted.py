@@ -1,7 +1,8 @@
-"""From `kubectl apply` to a trained, evaluated and promoted model, with the stages' real code."""
+"""From `kubectl apply` to a trained, evaluated and promoted model, by both methods, with the stages' real code."""
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -12,9 +13,11 @@ from operator_world import OperatorWorld, expected_runs, is_over, phase, prepare
 from kfp_double import KfpDouble
 from kfp_double.executing import ProcessExecutor
 from kfp_double.parts import Timing
+from perseid.api.stages import METEOR_STAGES, stages_of
 
 SPEC = {
     "seed": 7,
+    "methods": ["sra-mcts", "meteor"],
     "engine": {"type": "transformers", "transformers": {"batchSize": 4}},
     "problems": {
         "train": {"source": "pack", "split": "train", "levels": ["one-line"], "limit": 3},
@@ -23,9 +26,19 @@ SPEC = {
     },
     "synthesis": {"search": {"rounds": 1, "branch": 2, "maxStepTokens": 32}},
     "conversion": {"samplesPerPlan": 2, "thinking": False, "sampling": {"maxTokens": 48}},
+    "meteor": {
+        "questions": {
+            "train": {"source": "pack", "split": "train", "limit": 4},
+            "dev": {"source": "pack", "split": "dev", "limit": 1},
+            "test": [],
+        },
+        "mentorSupervised": {"sampling": {"maxTokens": 32}},
+        "selfAssessment": {"maxTries": 1, "sampling": {"maxTokens": 48}},
+        "selfEvolution": {"expensive": ["sample"], "maxTurns": 1, "sampling": {"maxTokens": 48}},
+    },
     "finetune": {"epochs": 1, "batchSize": 2, "minSamples": 1},
     "evaluation": {"samples": 1, "sampling": {"maxTokens": 48}, "bootstrap": 100},
-    # One problem tells no model from another: that this one is promoted all the same is asked for.
+    # One problem and one question tell no model from another: that this one is promoted all the same is asked for.
     "generations": {"promotion": {"rule": "improvement", "minImprovement": -1.0}},
 }
 
@@ -58,3 +71,7 @@ async def test_kubectl_apply_gives_a_promoted_model_made_by_the_stages_real_code
     model = Path(item["status"]["promoted"]["uri"])
     assert (model / "model.safetensors").stat().st_size > 100_000_000
     assert item["status"]["columns"]["score"] != ""
+    result = json.loads((model.parents[1] / "result.json").read_text())
+    assert list(result["usage"]) == list(stages_of(["sra-mcts", "meteor"], METEOR_STAGES))
+    assert [one["stage"] for one in result["lineage"]][:2] == ["finetune", "mentor-supervised"]
+    assert result["dev"]["name"] == "all-dev", "a problem and a question decide together"

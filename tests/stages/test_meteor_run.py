@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from meteor_world import MeteorWorld, number_of, right, world
 
+from meteor_world import MeteorWorld, number_of, right, world
 from perseid.engines.protocol import EngineError, Request
 from perseid.stages.errors import StageError
 

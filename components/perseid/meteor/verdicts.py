@@ -16,7 +16,7 @@ from perseid.meteor.parsing import normal_form
 from perseid.meteor.prompts import RIGHT, WRONG, self_verdict_prompt
 from perseid.meteor.records import Assessment, AttemptRecord
 
-VERDICT_WEIGHT = 16.0
+VERDICT_WEIGHT = 8.0
 """A verdict is one word and its end, beside answers of some fifty tokens: unweighted, the answers alone are learned."""
 
 

@@ -31,7 +31,7 @@ from perseid.stages.comparing import Compared, compare_models
 from perseid.stages.context import StageContext
 from perseid.stages.lineage import MadeModel, made_models
 from perseid.stages.models import resolve_start_model
-from perseid.stages.scoring import ScoredSet, score_model, scored_sets
+from perseid.stages.scoring import ScoredSet, fetch_scores, score_model, scored_sets
 from perseid.stages.spending import recorded_usage
 from perseid.stages.yields import YIELD, add_yields
 
@@ -45,8 +45,7 @@ Scores = dict[str, EvaluationResult]
 async def run(context: StageContext) -> StageResult:
     """Score both models on every set and say what the generation was worth."""
     sets = await asyncio.to_thread(scored_sets, context)
-    if context.storage is not None:
-        await asyncio.to_thread(context.storage.fetch_evaluations)
+    await fetch_scores(context)
     parent = await resolve_start_model(context)
     parent_scores = await score_model(context, parent, sets, "the start model")
     made = await asyncio.to_thread(made_models, context)

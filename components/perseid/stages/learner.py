@@ -23,7 +23,7 @@ from perseid.evaluation.scores import EvaluationResult, compare
 from perseid.stages.context import StageContext
 from perseid.stages.lineage import MODEL, BaseModel, commit_model
 from perseid.stages.models import StageModel, open_model
-from perseid.stages.scoring import ScoredSet, Verify, score_engine
+from perseid.stages.scoring import ScoredSet, Verify, fetch_scores, score_engine
 from perseid.training.job import TrainingResult
 
 ROUNDS, TRIAL, WORK = "rounds", "trial.json", "work"
@@ -75,6 +75,7 @@ class Learner:
         context: StageContext, base: BaseModel, journal: Journal, dev: ScoredSet, verify: Verify
     ) -> AsyncIterator[Learner]:
         """Open and score the stage's base; closes whichever model is open in the end."""
+        await fetch_scores(context)
         async with contextlib.AsyncExitStack() as stack:
             engine = await stack.enter_async_context(open_model(context, base.resolved, journal))
             score = (await score_engine(context, engine, [dev], "the learner", verify))[dev.title]

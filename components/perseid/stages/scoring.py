@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import hashlib
 import json
@@ -173,6 +174,12 @@ def place_of(context: StageContext, model_id: str, one: ScoredSet) -> Path:
     }
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     return context.layout.evaluations / f"{one.title}-{digest[:16]}"
+
+
+async def fetch_scores(context: StageContext) -> None:
+    """Bring the run's scores here, where its storage is elsewhere: what is known already is scored only once."""
+    if context.storage is not None:
+        await asyncio.to_thread(context.storage.fetch_evaluations)
 
 
 def answers_of(context: StageContext, model_id: str, one: ScoredSet) -> list[AnswerRecord]:
