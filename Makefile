@@ -43,7 +43,8 @@ control-plane: setup ## a real kube-apiserver for the tests, built from its Go m
 	-$(PYTHON) tests/cluster/control_plane.py build
 
 crash: setup ## kill a run at ten random moments, go on each time, compare with an undisturbed one
-	$(PYTHON) benchmarks/crash.py
+	$(PYTHON) benchmarks/crash.py --method sra-mcts
+	$(PYTHON) benchmarks/crash.py --method meteor
 
 crash-operator: setup ## kill the operator a thousand times on a real API server, and count pipeline runs
 	$(PYTHON) benchmarks/operator_crash.py

@@ -71,6 +71,7 @@ def test_judges_see_the_reference_and_learners_never_do():
         prompts.chain_of_thought_prompt(QUESTION),
         prompts.mentor_prompt(QUESTION, "g"),
         prompts.self_verdict_prompt(QUESTION, "x"),
+        prompts.by_steps_prompt(QUESTION, "Step 1: x"),
     ]
     assert not any("SECRET" in text for text in learner)
 

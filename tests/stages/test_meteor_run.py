@@ -286,6 +286,49 @@ def test_the_third_stage_learns_from_its_expensive_answers_and_asks_no_mentor(wo
     assert result.usage.cost == 0
 
 
+def test_the_learner_learns_from_its_own_tree_search_and_asks_nothing_twice(world: MeteorWorld) -> None:
+    spec = world.spec(selfEvolution={"expensive": ["search"], "maxTurns": 1, "search": {"rounds": 2, "branch": 2}})
+    attempt = world.attempt(spec)
+    result = world.run(THIRD, attempt)
+    # A learner of skill 3 answers what lies above it wrong, and right with the steps that a search has found.
+    pairs = world.lines(THIRD, attempt, "turns/001/pairs.jsonl")
+    assert len(pairs) == result.counts["pairs"] > 0
+    assert all(one["id"].endswith("/greedy-search") for one in pairs)
+    assert [one["chosen"] for one in pairs] == [right(number_of(one["prompt"])) for one in pairs]
+    assert "steps" not in pairs[0]["prompt"], "the plain question is learned"
+    assert world.kinds()["propose"] >= 10
+    assert world.endpoints == {}, "no mentor and no judge is asked"
+
+    made = len(world.asked)
+    killed = attempt.model_copy(update={"storage": str(world.root / "killed")})
+    world.asked.clear()
+
+    def kill(request: Request) -> None:
+        if len(world.asked) == made // 3:
+            raise KeyboardInterrupt
+
+    world.on_call = kill
+    with pytest.raises(KeyboardInterrupt):
+        world.run(THIRD, killed)
+    world.on_call = lambda request: None
+    world.run(THIRD, killed)
+    assert len(world.asked) <= made + 1, "but for the call that was under way"
+    assert world.lines(THIRD, killed, "turns/001/pairs.jsonl") == pairs
+
+
+def test_a_search_that_fails_drops_its_question_with_the_reason(world: MeteorWorld) -> None:
+    def fail(request: Request) -> None:
+        if request.kind == "propose" and number_of(request.messages[-1].content) == 4:
+            raise EngineError("the prompt has a word that nobody knows")
+
+    world.on_call = fail
+    attempt = world.attempt(world.spec(selfEvolution={"expensive": ["search"], "maxTurns": 1}))
+    world.run(THIRD, attempt)
+    dropped = {one["problem_id"]: one for one in world.lines(THIRD, attempt, "dropped.jsonl")}
+    assert dropped["train-4"]["reason"] == "learner-failed"
+    assert "a word that nobody knows" in dropped["train-4"]["detail"]
+
+
 def test_a_turn_without_a_gain_is_rolled_back_and_is_the_last(world: MeteorWorld) -> None:
     world.lessons = [1, 0, 5]
     attempt = world.attempt(world.spec(selfEvolution={"samples": 4, "maxTurns": 5}))

@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 
 from perseid.api.base import ApiModel, Fraction, Text
 from perseid.api.engine import OpenAISpec, SamplingSpec
+from perseid.api.search import SearchSpec
 from perseid.api.stages import METEOR_STAGES, MeteorStages
 
 Price = Annotated[float, Field(ge=0.0, le=1e6)]
@@ -175,7 +176,7 @@ class SelfEvolutionSpec(ApiModel):
     cheap: Decoding = "greedy"
     """What is to become better."""
     expensive: Annotated[list[Decoding], Field(min_length=1, max_length=5)] = ["best-of-n"]
-    """What it learns from."""
+    """What it learns from. `search` costs most: a tree for each question."""
     critique: Literal["likelihood", "self-verdict"] = "likelihood"
     """How the learner chooses among its own answers, and by which an expensive answer must be better than the cheap
     one. `likelihood`: mean log-probability of a token. `self-verdict`: how likely it calls the answer right."""
@@ -185,6 +186,9 @@ class SelfEvolutionSpec(ApiModel):
     """How the samples of `sample` and `best-of-n` are decoded; the longest answer and the stop texts count for all."""
     samples: Annotated[int, Field(ge=2, le=64)] = 8
     """Beams, or samples of `best-of-n`."""
+    search: SearchSpec = SearchSpec()
+    """Of `search`: a tree of reasoning steps about the question, then the answer by the best path, greedily. A question
+    has no tests, so that execution counts nothing in a blend."""
     objective: Literal["dpo", "ipo", "contrastive"] = "dpo"
     """`contrastive`: the paper's, a hinge on the difference of the mean log-probabilities."""
     beta: Annotated[float, Field(gt=0.0, le=10.0)] = 0.1

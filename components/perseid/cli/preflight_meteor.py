@@ -8,6 +8,7 @@ from itertools import combinations
 from pathlib import Path
 
 from perseid.api.meteor import MeteorSpec, QuestionSet
+from perseid.api.search import SearchSpec
 from perseid.api.spec import DefinitionSpec
 from perseid.cli.preflight_roles import check_judge, check_mentor, check_records
 from perseid.data.errors import DataError
@@ -16,12 +17,11 @@ from perseid.data.questions import load_questions
 from perseid.data.records import Question
 from perseid.meteor.checks import CheckError, require_sound
 from perseid.runner.errors import RunnerError
+from perseid.search.profiles import resolve
 
 QUESTIONS = "spec.meteor.questions"
 ANYWHERE = Path("/")
 """Paths are absolute by then."""
-DETERMINISTIC = {"greedy", "beam"}
-"""Decodings that give the same answer every time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,15 +59,26 @@ def _check_decodings(spec: DefinitionSpec) -> None:
     evolution = spec.meteor.self_evolution
     named = [("cheap", evolution.cheap)]
     named += [(f"expensive[{index}]", one) for index, one in enumerate(evolution.expensive)]
-    for field, decoding in named:
-        where = f"spec.meteor.selfEvolution.{field} is {decoding}"
-        if decoding == "search":
-            raise RunnerError(f"{where}, which is not there yet; use best-of-n, sample or beam")
-    if evolution.cheap in DETERMINISTIC and set(evolution.expensive) == {evolution.cheap}:
+    searches = [field for field, decoding in named if decoding == "search"]
+    if searches and not _can_score(evolution.search):
         raise RunnerError(
-            f"spec.meteor.selfEvolution.cheap and expensive are both {evolution.cheap}, which gives the same answer"
-            " every time, so that there is nothing to learn; set expensive to best-of-n, for example"
+            f"spec.meteor.selfEvolution.{searches[0]} is search, and spec.meteor.selfEvolution.search.evaluator goes by"
+            " execution alone, but a question has no tests; set evaluator to {type: likelihood}"
         )
+    if evolution.cheap in evolution.expensive:
+        raise RunnerError(
+            f"spec.meteor.selfEvolution.cheap and expensive are both {evolution.cheap}, so that there is nothing to"
+            " learn; set expensive to [best-of-n], for example"
+        )
+    if twice := [one for one in evolution.expensive if evolution.expensive.count(one) > 1]:
+        raise RunnerError(f"spec.meteor.selfEvolution.expensive names {twice[0]} twice; name it once")
+
+
+def _can_score(search: SearchSpec) -> bool:
+    evaluator = resolve(search).evaluator
+    if evaluator.type == "blend":
+        return evaluator.ladder_weight + evaluator.likelihood_weight > 0
+    return evaluator.type != "execution"
 
 
 def _load(meteor: MeteorSpec, field: str, one: QuestionSet) -> Loaded:

@@ -27,6 +27,11 @@ def chain_of_thought_prompt(question: Question) -> str:
     return plain_question(question, THINK_FIRST)
 
 
+def by_steps_prompt(question: Question, steps: str) -> str:
+    """The user's turn that asks for the answer by steps that a search has found, one a line (methods ME8)."""
+    return plain_question(question, f"Answer by these steps where they are right:\n{steps}")
+
+
 def guideline_prompt(question: Question) -> tuple[Message, ...]:
     """Ask the learner for a guideline, and not for the answer (METEOR, arXiv 2411.11933, stage 1; methods ME1)."""
     return (

@@ -19,6 +19,7 @@ from perseid.search.mcts import MonteCarloTreeSearch
 from perseid.search.outcome import Search
 from perseid.search.policy import ModelPolicy
 from perseid.search.profiles import SearchConfig
+from perseid.search.prompts import PROGRAMMING, Words
 from perseid.search.tot import TreeOfThoughts
 
 
@@ -32,25 +33,29 @@ def build_search(
     evaluator_engine: Engine | None = None,
     execute: PlanRunner | None = None,
     clock: Callable[[], float] = time.monotonic,
+    words: Words = PROGRAMMING,
 ) -> Search:
     """Build the search. `evaluator_engine` changes score calls only (methods S1); without it the policy's is asked.
+    `words` are those of what is planned.
 
     Raises SearchConfigError where execution is to score and `execute` is missing.
     """
-    policy = ModelPolicy(policy_engine, config)
-    evaluator = build_evaluator(config, evaluator_engine or policy_engine, execute)
+    policy = ModelPolicy(policy_engine, config, words)
+    evaluator = build_evaluator(config, evaluator_engine or policy_engine, execute, words)
     if config.algorithm == "mcts":
         return MonteCarloTreeSearch(config, policy, evaluator, clock)
     if config.algorithm == "tot":
         return TreeOfThoughts(config, policy, evaluator)
-    return ChainOfThought(config, policy_engine, policy, evaluator)
+    return ChainOfThought(config, policy_engine, policy, evaluator, words)
 
 
-def build_evaluator(config: SearchConfig, engine: Engine, execute: PlanRunner | None = None) -> Evaluator:
+def build_evaluator(
+    config: SearchConfig, engine: Engine, execute: PlanRunner | None = None, words: Words = PROGRAMMING
+) -> Evaluator:
     """Build what scores a step. Raises SearchConfigError where execution is to score and `execute` is missing."""
     wanted = config.evaluator
     temperature = config.temperature if wanted.ladder_reading == "choice" else 0.0
-    ladder = LadderEvaluator(engine, wanted.ladder_reading, temperature)
+    ladder = LadderEvaluator(engine, wanted.ladder_reading, temperature, words)
     if wanted.type == "ladder":
         return ladder
     if wanted.type == "likelihood":

@@ -13,7 +13,7 @@ from perseid.search.outcome import SearchResult
 from perseid.search.parsing import split_chain
 from perseid.search.policy import MAX_ATTEMPTS, Policy, Proposal
 from perseid.search.profiles import SearchConfig
-from perseid.search.prompts import chain_prompt
+from perseid.search.prompts import PROGRAMMING, Words, chain_prompt
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +29,7 @@ class ChainOfThought:
     engine: Engine
     policy: Policy
     evaluator: Evaluator
+    words: Words = PROGRAMMING
 
     async def search(self, problem: Problem, seed: int) -> SearchResult:
         """Ask for the plan; an answer without steps is asked for again with a new seed."""
@@ -47,7 +48,8 @@ class ChainOfThought:
                 config.top_p,
                 seed=context.seeds.of("r", "chain", attempt),
             )
-            (answer,) = await ask(self.engine, context, chain_prompt(context.problem), sampling, "chain")
+            prompt = chain_prompt(context.problem, self.words)
+            (answer,) = await ask(self.engine, context, prompt, sampling, "chain")
             truncated = answer.finish_reason == "length"
             context.ledger.add("truncated.chain", int(truncated))
             steps = split_chain(answer.text, truncated=truncated)

@@ -16,7 +16,7 @@ from perseid.engines.together import together
 from perseid.search.calls import Context, ask
 from perseid.search.parsing import SCORES, expected_score, ladder_band, parse_score
 from perseid.search.policy import CHOICE_TOKENS, MAX_ATTEMPTS, Proposal
-from perseid.search.prompts import score_prompt
+from perseid.search.prompts import PROGRAMMING, Words, score_prompt
 from perseid.search.tree import Evidence
 
 
@@ -54,10 +54,11 @@ class LadderEvaluator:
     reading: Literal["choice", "expectation"] = "expectation"
     temperature: float = 0.0
     """Of the spoken number, with `reading="choice"`."""
+    words: Words = PROGRAMMING
 
     async def score(self, context: Context, path: Sequence[Proposal], *, node: str) -> Evaluation:
         """Ask; an answer that is no score is asked for again with a new seed, then the score is None and counted."""
-        prompt = score_prompt(context.problem, [proposal.step for proposal in path])
+        prompt = score_prompt(context.problem, [proposal.step for proposal in path], self.words)
         for attempt in range(MAX_ATTEMPTS):
             seed = context.seeds.of(node, "score", attempt)
             # The first question of an expectation needs no sampling; asking the same again would not help without.

@@ -19,7 +19,7 @@ from perseid.search.parsing import (
     parse_verdict,
 )
 from perseid.search.profiles import SearchConfig
-from perseid.search.prompts import check_prompt, propose_prompt, reflect_prompt
+from perseid.search.prompts import PROGRAMMING, Words, check_prompt, propose_prompt, reflect_prompt
 
 MAX_ATTEMPTS = 4
 """Requests for the same proposals or the same answer, the first included, before the shortfall is counted."""
@@ -71,6 +71,7 @@ class ModelPolicy:
 
     engine: Engine
     config: SearchConfig
+    words: Words = PROGRAMMING
 
     async def propose(
         self, context: Context, steps: Sequence[str], count: int, *, reflection: str | None, node: str, kind: str
@@ -85,7 +86,7 @@ class ModelPolicy:
         attempts = 0
         while len(found) < count and attempts < (count * MAX_ATTEMPTS if one_by_one else MAX_ATTEMPTS):
             elders = [proposal.step for proposal in found] if one_by_one else []
-            prompt = propose_prompt(context.problem, steps, reflection, elders)
+            prompt = propose_prompt(context.problem, steps, reflection, elders, self.words)
             missing = 1 if one_by_one else count - len(found)
             sampling = self._sampling(self.config.max_step_tokens, context.seeds.of(node, kind, attempts), missing)
             completions = await ask(self.engine, context, prompt, sampling, kind)
@@ -110,12 +111,13 @@ class ModelPolicy:
     async def reflect(self, context: Context, steps: Sequence[str], *, node: str, may_end: bool) -> Reflection:
         """Ask once. An answer without text and tag is an empty reflection, which changes nothing."""
         sampling = self._sampling(self.config.max_reflection_tokens, context.seeds.of(node, "reflect"), stop=())
-        (completion,) = await ask(self.engine, context, reflect_prompt(context.problem, steps), sampling, "reflect")
+        prompt = reflect_prompt(context.problem, steps, self.words)
+        (completion,) = await ask(self.engine, context, prompt, sampling, "reflect")
         return parse_reflection(completion.text, may_end=may_end)
 
     async def check(self, context: Context, steps: Sequence[str], *, node: str) -> bool | None:
         """Ask for `solved` or `unsolved` in constrained decoding; an answer that is neither is asked for again."""
-        prompt = check_prompt(context.problem, steps)
+        prompt = check_prompt(context.problem, steps, self.words)
         for attempt in range(MAX_ATTEMPTS):
             seed = context.seeds.of(node, "check", attempt)
             sampling = Sampling(max_tokens=CHOICE_TOKENS, seed=seed, choices=VERDICTS)

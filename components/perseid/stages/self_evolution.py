@@ -23,6 +23,7 @@ from perseid.stages.context import StageContext
 from perseid.stages.errors import StageError
 from perseid.stages.learner import Learner, Train
 from perseid.stages.lineage import BaseModel, resolve_base_model
+from perseid.stages.question_search import question_search
 from perseid.stages.questions import TrainQuestions, train_questions
 from perseid.stages.roles import open_judges
 from perseid.stages.scoring import question_sets, verifier
@@ -82,8 +83,13 @@ async def run(context: StageContext) -> StageResult:
 
 async def _paired(context: StageContext, learner: Learner, questions: TrainQuestions, turn: int) -> Paired:
     spec = context.spec.meteor.self_evolution
+    seed = derive_seed(context.seed, "turn", turn)
     settings = DecodingSettings(
-        derive_seed(context.seed, "turn", turn), spec.sampling, n=spec.samples, critique=spec.critique
+        seed,
+        spec.sampling,
+        n=spec.samples,
+        critique=spec.critique,
+        decoders={"search": question_search(learner.engine, spec.search, spec.sampling, seed)},
     )
     context.progress.begin(f"decoding, turn {turn}", unit="questions")
     learner.engine.on_call = lambda calls: context.progress.say(f"{calls} model calls")
