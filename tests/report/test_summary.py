@@ -14,7 +14,16 @@ from perseid.api.base import replace
 from perseid.api.layout import Layout
 from perseid.api.meteor import QuestionsSpec
 from perseid.api.reasons import Phase
-from perseid.api.result import Gain, GenerationResult, ModelRef, Score, SetResult, StageUsage, YieldCounts
+from perseid.api.result import (
+    Gain,
+    GenerationResult,
+    ModelRef,
+    Score,
+    SetResult,
+    StageScore,
+    StageUsage,
+    YieldCounts,
+)
 from perseid.api.spec import EvolutionRun
 from perseid.api.stages import Method
 from perseid.api.status import EvolutionRunStatus
@@ -220,6 +229,10 @@ def test_a_run_of_both_methods_is_compared_on_problems_and_on_questions(tmp_path
     assert sets("sra-mcts") == [("dev", True), ("held-out", False)]
     assert sets("meteor") == [("asked", True), ("asked-unseen", False)]
     assert sets("meteor", "sra-mcts") == [("dev", True), ("asked", True), ("held-out", False), ("asked-unseen", False)]
+    run = replace(RUN, spec=replace(RUN.spec, methods=["sra-mcts", "meteor"], meteor=meteor))
+    text = shown(summarise(run, status, tmp_path))
+    assert "dev (decides promotion with the other)" in text
+    assert "asked (decides promotion with the other)" in text
 
 
 def test_what_mentors_and_judges_have_cost_is_on_the_screen_and_nothing_of_it_where_there_were_none(
@@ -247,3 +260,35 @@ def test_the_summary_is_plain_json(tmp_path: Path) -> None:
 
 def test_a_score_is_shown_in_percent_with_its_interval() -> None:
     assert percent((0.412, 0.35, 0.479)) == "41.2 % [35.0, 47.9]"
+
+
+def test_what_each_stage_of_meteor_made_and_how_the_learners_own_verdicts_changed_is_on_the_screen(
+    tmp_path: Path,
+) -> None:
+    status = fabricate(tmp_path, BETTER)
+    path = Layout(tmp_path, 0, 0).result
+    result = GenerationResult.model_validate_json(path.read_bytes())
+    said = {
+        "mentor-supervised": {"questions": 10.0, "samples": 9.0},
+        "self-assessment": {
+            "accepted": 5.0,
+            "revised": 1.0,
+            "quarantined": 4.0,
+            "agreement_auc_before": 0.5,
+            "agreement_auc_after": 0.75,
+            "agreement_before": 0.48,
+            "agreement_after": 0.6,
+            "called_right_before": 0.96,
+            "called_right_after": 0.53,
+        },
+        "self-evolution": {"pairs": 3.0, "turns": 1.0, "rolled_back": 1.0},
+    }
+    gain = Gain(value=0.125, low=0.0, high=0.25)
+    lineage = [StageScore(stage="mentor-supervised", model_id="m", score=score(0.375), gain=gain)]
+    path.write_text(replace(result, metrics=said, lineage=lineage).model_dump_json(by_alias=True))
+    text = " ".join(shown(summarise(RUN, status, tmp_path)).split())
+    for told in ("questions 10, samples 9", "37.5 %", "+12.5 [+0.0, +25.0]", "accepted 5, revised 1, quarantined 4"):
+        assert told in text
+    # The table breaks these over lines.
+    for told in ("0.50 -> 0.75", "48% -> 60%", "96% -> 53%", "pairs 3, turns 1, rolled back 1", "no model"):
+        assert told in text

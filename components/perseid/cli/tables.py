@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from perseid.cli.view import duration
-from perseid.report.summary import GenerationSummary, StageSummary, Summary
+from perseid.report.summary import GenerationSummary, SetSummary, StageSummary, Summary
 
 Interval = tuple[float, float, float]
 COUNTS = (
@@ -61,9 +61,10 @@ def _scores(summary: Summary) -> Table:
     table.add_column("promoted", justify="right")
     table.add_column("gain in points", justify="right")
     table.add_column("better / worse", justify="right")
+    deciding = sum(1 for one in summary.sets if one.decides)
     for one in summary.sets:
         table.add_row(
-            f"{one.name} ({'decides promotion' if one.decides else 'reported only'})",
+            f"{one.name} ({_role(one, deciding)})",
             f"{one.problems} x {one.samples}",
             percent(one.base),
             "none" if one.promoted is None else percent(one.promoted),
@@ -89,6 +90,13 @@ def _stages(summary: Summary) -> Table:
                 _points(stage.gain),
             )
     return table
+
+
+def _role(one: SetSummary, deciding: int) -> str:
+    """What the set is there for. Where both methods have a dev set, promotion goes by the two as one."""
+    if not one.decides:
+        return "reported only"
+    return "decides promotion" if deciding == 1 else "decides promotion with the other"
 
 
 def _made(stage: StageSummary) -> str:
