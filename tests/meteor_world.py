@@ -170,7 +170,7 @@ class MeteorWorld:
             return [right(number) if easy <= skill else wrong(number)]
         if request.kind == "propose":
             return [f"Next step: {number} plus 7, way {index}, is {number + 7}." for index in range(request.sampling.n)]
-        if request.kind == "decode" and "by these steps" in text:
+        if request.kind == "decode" and "Use these steps" in text:
             return [right(number)]
         if request.sampling.n > 1 and request.kind == "decode":
             return [right(number) if easy <= skill and index else wrong(number) for index in range(request.sampling.n)]

@@ -332,28 +332,6 @@ WRONG: dict[str, Wrong] = {
     "a mentor's directory without a model": Wrong(
         ("spec.meteor.mentor.ref is", "config.json"), run=role(mentor="type: model, ref: ./models/strong")
     ),
-    # What Perseid cannot do.
-    "a search that only tests could guide": Wrong(
-        ("spec.meteor.selfEvolution.expensive[1] is search", "search.evaluator", "no tests", "{type: likelihood}"),
-        run=role(mentor=RECORDED, selfEvolution="expensive: [beam, search], search: {evaluator: {type: execution}}"),
-    ),
-    "a search by a blend of tests alone": Wrong(
-        ("spec.meteor.selfEvolution.cheap is search", "no tests"),
-        run=role(
-            mentor=RECORDED,
-            selfEvolution="cheap: search, search: {evaluator: {type: blend, weights: {likelihood: 0, execution: 1}}}",
-        ),
-    ),
-    "a decoding named twice": Wrong(
-        ("expensive names beam twice",), run=role(mentor=RECORDED, selfEvolution="expensive: [beam, beam]")
-    ),
-    "a random decoding that learns from itself": Wrong(
-        ("both sample", "nothing to learn"),
-        run=role(mentor=RECORDED, selfEvolution="cheap: sample, expensive: [beam, sample]"),
-    ),
-    "a decoding that learns from itself": Wrong(
-        ("both greedy", "nothing to learn"), run=role(mentor=RECORDED, selfEvolution="expensive: [greedy]")
-    ),
 }  # fmt: skip
 
 

@@ -48,6 +48,40 @@ RULES_OF_METEOR = [
         "spec.meteor.questions.test[1].path",
         "source csv needs the field path",
     ),
+    (
+        "meteor.selfEvolution",
+        {"expensive": ["beam", "greedy"]},
+        "spec.meteor.selfEvolution.expensive",
+        "cheap and expensive are both greedy, so that there is nothing to learn; set expensive to [best-of-n]",
+    ),
+    (
+        "meteor.selfEvolution",
+        {"cheap": "sample", "expensive": ["beam", "beam"]},
+        "spec.meteor.selfEvolution.expensive",
+        "expensive names a decoding twice: name it once",
+    ),
+    (
+        "meteor.selfEvolution",
+        {"expensive": ["beam", "search"]},
+        "spec.meteor.selfEvolution.critique",
+        "the decoding search needs critique self-verdict",
+    ),
+    (
+        "meteor.selfEvolution",
+        {"expensive": ["search"], "critique": "self-verdict", "search": {"evaluator": {"type": "execution"}}},
+        "spec.meteor.selfEvolution.search",
+        "a question has no tests; set it to {type: likelihood}",
+    ),
+    (
+        "meteor.selfEvolution",
+        {
+            "cheap": "search",
+            "critique": "self-verdict",
+            "search": {"evaluator": {"type": "blend", "weights": {"likelihood": 0.0, "execution": 1.0}}},
+        },
+        "spec.meteor.selfEvolution.search",
+        "a question has no tests; set it to {type: likelihood}",
+    ),
 ]
 WRONG = [
     *RULES_OF_METEOR,

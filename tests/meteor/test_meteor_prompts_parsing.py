@@ -58,6 +58,12 @@ def test_a_revision_of_an_empty_answer_has_no_empty_turn():
     assert all(message.content.strip() for message in prompts.revision_prompt("How many?", " ", ""))
 
 
+def test_an_answer_by_steps_is_asked_for_by_the_plain_question_with_the_steps_behind_it():
+    asked = prompts.by_steps_prompt(QUESTION, "Step 1: Count.")
+    assert asked.startswith(plain_question(QUESTION))
+    assert asked.endswith("Step 1: Count.")
+
+
 def test_judges_see_the_reference_and_learners_never_do():
     for messages in (
         prompts.judge_prompt(QUESTION, "x"),

@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 
 from meteor_world import MeteorWorld, number_of, right, world
+from perseid.engines.errors import JournalError
 from perseid.engines.protocol import EngineError, Request
 from perseid.stages.errors import StageError
 
 __all__ = ["world"]
 
+BY_SEARCH = {"expensive": ["search"], "critique": "self-verdict", "maxTurns": 1}
 FIRST, SECOND, THIRD = "mentor-supervised", "self-assessment", "self-evolution"
 
 
@@ -287,7 +289,7 @@ def test_the_third_stage_learns_from_its_expensive_answers_and_asks_no_mentor(wo
 
 
 def test_the_learner_learns_from_its_own_tree_search_and_asks_nothing_twice(world: MeteorWorld) -> None:
-    spec = world.spec(selfEvolution={"expensive": ["search"], "maxTurns": 1, "search": {"rounds": 2, "branch": 2}})
+    spec = world.spec(selfEvolution={**BY_SEARCH, "search": {"rounds": 2, "branch": 2}})
     attempt = world.attempt(spec)
     result = world.run(THIRD, attempt)
     # A learner of skill 3 answers what lies above it wrong, and right with the steps that a search has found.
@@ -322,11 +324,30 @@ def test_a_search_that_fails_drops_its_question_with_the_reason(world: MeteorWor
             raise EngineError("the prompt has a word that nobody knows")
 
     world.on_call = fail
-    attempt = world.attempt(world.spec(selfEvolution={"expensive": ["search"], "maxTurns": 1}))
+    attempt = world.attempt(world.spec(selfEvolution=BY_SEARCH))
     world.run(THIRD, attempt)
     dropped = {one["problem_id"]: one for one in world.lines(THIRD, attempt, "dropped.jsonl")}
     assert dropped["train-4"]["reason"] == "learner-failed"
     assert "a word that nobody knows" in dropped["train-4"]["detail"]
+
+
+def test_an_error_that_is_no_single_questions_stops_a_search_and_the_stage(world: MeteorWorld) -> None:
+    def fail(request: Request) -> None:
+        if request.kind == "propose" and number_of(request.messages[-1].content) == 4:
+            raise JournalError("no space left on the device")
+
+    world.on_call = fail
+    with pytest.raises(JournalError, match="no space left"):
+        world.run(THIRD, world.attempt(world.spec(selfEvolution=BY_SEARCH)))
+
+
+def test_a_search_that_finds_shorter_plans_than_asked_for_drops_its_question(world: MeteorWorld) -> None:
+    short = {**BY_SEARCH, "expensive": ["best-of-n", "search"], "search": {"minPlanWords": 100}}
+    attempt = world.attempt(world.spec(selfEvolution=short))
+    world.run(THIRD, attempt)
+    dropped = [one for one in world.lines(THIRD, attempt, "dropped.jsonl") if one["id"].endswith("-search")]
+    assert len(dropped) == 10
+    assert all("plan-too-short" in one["detail"] for one in dropped)
 
 
 def test_a_turn_without_a_gain_is_rolled_back_and_is_the_last(world: MeteorWorld) -> None:

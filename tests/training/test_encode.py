@@ -25,6 +25,12 @@ def test_the_answer_and_its_end_token_are_learned_and_nothing_else(tokenizer: Pr
     assert not dropped
 
 
+def test_a_samples_weight_is_kept(tokenizer: PreTrainedTokenizerFast) -> None:
+    kept, dropped = encode_samples([sample(), sample().model_copy(update={"weight": 8.0})], tokenizer, END, 512)
+    assert [one.weight for one in kept] == [1.0, 8.0]
+    assert dropped == []
+
+
 def test_a_sample_that_is_too_long_is_dropped_and_never_cut(tokenizer: PreTrainedTokenizerFast) -> None:
     [long_one], _ = encode_samples([sample()], tokenizer, END, 512)
     length = len(long_one.tokens)

@@ -202,6 +202,35 @@ class SelfEvolutionSpec(ApiModel):
     learning_rate: Annotated[float, Field(gt=0, lt=1)] = 1e-5
     """Peak learning rate; the rest of the training is `spec.finetune`'s."""
 
+    @model_validator(mode="after")
+    def _decodings_differ(self) -> Self:
+        if self.cheap in self.expensive:
+            raise ValueError(
+                f"cheap and expensive are both {self.cheap}, so that there is nothing to learn; set expensive to"
+                " [best-of-n], for example"
+            )
+        if len(set(self.expensive)) < len(self.expensive):
+            raise ValueError("expensive names a decoding twice: name it once")
+        return self
+
+    @model_validator(mode="after")
+    def _search_can_be_judged(self) -> Self:
+        if "search" not in (self.cheap, *self.expensive):
+            return self
+        if self.critique != "self-verdict":
+            raise ValueError(
+                "the decoding search needs critique self-verdict: how likely its answer is after the steps that were"
+                " found does not compare with an answer without them"
+            )
+        evaluator = self.search.evaluator
+        if evaluator is None or evaluator.type in ("ladder", "likelihood"):
+            return self
+        if evaluator.type == "execution" or evaluator.weights.ladder + evaluator.weights.likelihood <= 0:
+            raise ValueError(
+                "search.evaluator goes by execution alone, but a question has no tests; set it to {type: likelihood}"
+            )
+        return self
+
 
 class QuestionsSpec(ApiModel):
     """Which questions are learned from, which decide and which are only reported."""

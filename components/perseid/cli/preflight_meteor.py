@@ -8,7 +8,6 @@ from itertools import combinations
 from pathlib import Path
 
 from perseid.api.meteor import MeteorSpec, QuestionSet
-from perseid.api.search import SearchSpec
 from perseid.api.spec import DefinitionSpec
 from perseid.cli.preflight_roles import check_judge, check_mentor, check_records
 from perseid.data.errors import DataError
@@ -17,7 +16,6 @@ from perseid.data.questions import load_questions
 from perseid.data.records import Question
 from perseid.meteor.checks import CheckError, require_sound
 from perseid.runner.errors import RunnerError
-from perseid.search.profiles import resolve
 
 QUESTIONS = "spec.meteor.questions"
 ANYWHERE = Path("/")
@@ -37,8 +35,6 @@ def check_meteor(spec: DefinitionSpec, *, keys: bool) -> None:
     """Raise RunnerError or DataError for what would stop METEOR. Paths must be absolute; no endpoint is asked."""
     meteor = spec.meteor
     stages = spec.stages
-    if "self-evolution" in stages:
-        _check_decodings(spec)
     train = _load(meteor, f"{QUESTIONS}.train", meteor.questions.train)
     dev = _load(meteor, f"{QUESTIONS}.dev", meteor.questions.dev)
     tests = [_load(meteor, f"{QUESTIONS}.test[{index}]", one) for index, one in enumerate(meteor.questions.test)]
@@ -53,32 +49,6 @@ def check_meteor(spec: DefinitionSpec, *, keys: bool) -> None:
     judged = ([train] if "self-assessment" in stages else []) + [dev, *tests]
     check_judge(meteor.judge, [(one.field, one.questions) for one in judged], keys=keys)
     check_records(meteor, mentor_speaks="mentor-supervised" in stages)
-
-
-def _check_decodings(spec: DefinitionSpec) -> None:
-    evolution = spec.meteor.self_evolution
-    named = [("cheap", evolution.cheap)]
-    named += [(f"expensive[{index}]", one) for index, one in enumerate(evolution.expensive)]
-    searches = [field for field, decoding in named if decoding == "search"]
-    if searches and not _can_score(evolution.search):
-        raise RunnerError(
-            f"spec.meteor.selfEvolution.{searches[0]} is search, and spec.meteor.selfEvolution.search.evaluator goes by"
-            " execution alone, but a question has no tests; set evaluator to {type: likelihood}"
-        )
-    if evolution.cheap in evolution.expensive:
-        raise RunnerError(
-            f"spec.meteor.selfEvolution.cheap and expensive are both {evolution.cheap}, so that there is nothing to"
-            " learn; set expensive to [best-of-n], for example"
-        )
-    if twice := [one for one in evolution.expensive if evolution.expensive.count(one) > 1]:
-        raise RunnerError(f"spec.meteor.selfEvolution.expensive names {twice[0]} twice; name it once")
-
-
-def _can_score(search: SearchSpec) -> bool:
-    evaluator = resolve(search).evaluator
-    if evaluator.type == "blend":
-        return evaluator.ladder_weight + evaluator.likelihood_weight > 0
-    return evaluator.type != "execution"
 
 
 def _load(meteor: MeteorSpec, field: str, one: QuestionSet) -> Loaded:

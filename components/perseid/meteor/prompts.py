@@ -28,8 +28,11 @@ def chain_of_thought_prompt(question: Question) -> str:
 
 
 def by_steps_prompt(question: Question, steps: str) -> str:
-    """The user's turn that asks for the answer by steps that a search has found, one a line (methods ME8)."""
-    return plain_question(question, f"Answer by these steps where they are right:\n{steps}")
+    """The user's turn that asks for the answer by steps that a search has found, one a line (methods ME8).
+
+    The plain question comes first, to the byte: in that form the learner has learned to answer.
+    """
+    return f"{plain_question(question)}\n\nUse these steps:\n{steps}"
 
 
 def guideline_prompt(question: Question) -> tuple[Message, ...]:

@@ -156,7 +156,7 @@ class Growth:
     def fail(self, error: EngineError) -> SearchResult:
         """The result of a problem whose model call failed for good; the tree as far as it grew."""
         reason = "prompt-too-long" if isinstance(error, PromptTooLongError) else "engine-error"
-        return self._result((), "failed", None, Failure(reason, f"{type(error).__name__}: {error}"))
+        return self._result((), "failed", None, Failure(reason, f"{type(error).__name__}: {error}", error))
 
     def _result(
         self, paths: tuple[Path, ...], stop: StopReason, solved: bool | None, failure: Failure | None = None

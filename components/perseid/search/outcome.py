@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from perseid.data.records import Problem
-from perseid.engines.protocol import Usage
+from perseid.engines.protocol import EngineError, Usage
 
 StopReason = Literal["gate", "rounds", "depth", "time", "exhausted", "complete", "failed"]
 """`gate`: a path's score reached the end gate. `rounds`, `depth`, `time`: the limit. `exhausted`: no node is left to
@@ -34,6 +34,8 @@ class Failure:
     reason: str
     """One of a few words with hyphens, to count by: `prompt-too-long`, `engine-error`, `internal-error`."""
     detail: str
+    error: EngineError | None = field(default=None, compare=False, repr=False)
+    """The failed call's own error, for who must tell one kind from another; None where no call failed."""
 
 
 @dataclass(frozen=True, slots=True)

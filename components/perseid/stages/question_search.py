@@ -18,6 +18,7 @@ from perseid.meteor.calls import ask
 from perseid.meteor.decoding import Decoder
 from perseid.meteor.prompts import by_steps_prompt
 from perseid.search.build import build_search
+from perseid.search.plans import select_plans
 from perseid.search.profiles import resolve
 from perseid.search.prompts import render_steps
 from perseid.search.question_words import QUESTIONS
@@ -26,19 +27,21 @@ from perseid.search.question_words import QUESTIONS
 def question_search(engine: Engine, spec: SearchSpec, sampling: SamplingSpec, seed: int) -> Decoder:
     """Search for reasoning about a question, then write the answer greedily by the best path.
 
-    The longest answer and the stop strings are `sampling`'s. The decoder raises EngineError where the search failed or
-    found no step.
+    The longest answer and the stop strings are `sampling`'s. The decoder raises the EngineError that the search failed
+    with, or one of its own where no path is a plan (`minPlanWords`).
     """
-    search = build_search(resolve(spec), engine, execute=_nothing_to_run, words=QUESTIONS)
+    config = resolve(spec)
+    search = build_search(config, engine, execute=_nothing_to_run, words=QUESTIONS)
     greedy = replace(sampling_of(sampling, n=1, seed=seed), temperature=0.0, top_p=1.0)
 
     async def decode(question: Question) -> Completion:
         result = await search.search(Problem(id=question.id, statement=question.text), seed)
-        if result.failure is not None:
-            raise EngineError(f"the search failed with {result.failure.reason}: {result.failure.detail}")
-        if not result.paths:
-            raise EngineError(f"the search found no step: {result.stop_reason}")
-        asked = by_steps_prompt(question, render_steps(result.paths[0].steps))
+        if result.failure is not None and result.failure.error is not None:
+            raise result.failure.error  # as it was: a dead engine or a full disk must stop the stage
+        plans, dropped = select_plans(result, count=1, min_words=config.min_plan_words)
+        if not plans:
+            raise EngineError(f"the search found no plan: {dropped[0].reason}: {dropped[0].detail}")
+        asked = by_steps_prompt(question, render_steps(plans[0].steps))
         return await ask(engine, (Message("user", asked),), greedy, kind="decode", subject=question.id)
 
     return decode

@@ -106,7 +106,7 @@ def _tell(context: StageContext, done: Sequence[Assessment], questions: TrainQue
 async def _learn_to_judge(
     context: StageContext, learner: Learner, assessed: Assessed, questions: TrainQuestions
 ) -> int:
-    """Train on the verdicts, where the spec says so and there are any; returns how many there were."""
+    """Train on the verdicts, where the spec says so and there is enough to learn; returns how many there were."""
     meteor = context.spec.meteor
     if not meteor.self_assessment.learn_to_judge:
         return 0
@@ -117,7 +117,7 @@ async def _learn_to_judge(
         # The mentor's answers come last and so stay: there is one for nearly every question.
         answers += read_jsonl(context.output("mentor-supervised", SAMPLES), TrainingSample, may_be_empty=True)
     samples = judging_samples(verdicts, answers)
-    if not verdicts.samples or len(samples) < context.spec.finetune.min_samples:
+    if len(samples) < context.spec.finetune.min_samples:
         return 0
     # The spec's own learning rate: judging is learned anew, where the rounds before have refined what was learned.
     training = _training(context, samples, "learning to judge", context.spec.finetune.learning_rate)

@@ -44,7 +44,7 @@ class TrainingProgress:
     epoch: float
     """Passes over the data so far."""
     loss: float
-    """Before the step's update: nats per answer token, or the pair loss's value."""
+    """Before the step's update: nats per answer token, weighted, or the pair loss's value."""
     learning_rate: float
     grad_norm: float
     """Before clipping."""

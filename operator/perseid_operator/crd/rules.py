@@ -13,7 +13,7 @@ from typing import Literal
 from pydantic import BaseModel
 
 from perseid.api.engine import EMBEDDED_MODEL, ModelSpec
-from perseid.api.meteor import JudgeSpec, MentorSpec, MeteorSpec, QuestionSet
+from perseid.api.meteor import JudgeSpec, MentorSpec, MeteorSpec, QuestionSet, SelfEvolutionSpec
 from perseid.api.problems import ProblemSet
 from perseid.api.search import BlendWeights
 from perseid.api.training import EvaluationSpec
@@ -59,6 +59,9 @@ def _needs(field_of: Mapping[str, str]) -> tuple[Rule, ...]:
         for kind, field in field_of.items()
     )
 
+
+_SEARCHES = "(self.cheap == 'search' || 'search' in self.expensive)"
+_WEIGHTS = "self.search.evaluator.weights"
 
 TWINS: Mapping[tuple[type[BaseModel], str], tuple[Rule, ...]] = {
     (ModelSpec, "_one_origin"): (
@@ -121,6 +124,34 @@ TWINS: Mapping[tuple[type[BaseModel], str], tuple[Rule, ...]] = {
             "self.source != 'pack' || (has(self.split) && self.split in ['train', 'dev', 'test'])",
             "source pack needs the field split: train, dev or test",
             "split",
+        ),
+    ),
+    (SelfEvolutionSpec, "_decodings_differ"): (
+        Rule(
+            "!(self.cheap in self.expensive)",
+            "'cheap and expensive are both ' + self.cheap + ', so that there is nothing to learn; set expensive to"
+            " [best-of-n], for example'",
+            "expensive",
+            computed=True,
+        ),
+        Rule(
+            "self.expensive.all(one, self.expensive.exists_one(other, other == one))",
+            "expensive names a decoding twice: name it once",
+            "expensive",
+        ),
+    ),
+    (SelfEvolutionSpec, "_search_can_be_judged"): (
+        Rule(
+            f"!{_SEARCHES} || self.critique == 'self-verdict'",
+            "the decoding search needs critique self-verdict: how likely its answer is after the steps that were found"
+            " does not compare with an answer without them",
+            "critique",
+        ),
+        Rule(
+            f"!{_SEARCHES} || !has(self.search.evaluator) || (self.search.evaluator.type == 'blend' ?"
+            f" {_WEIGHTS}.ladder > 0.0 || {_WEIGHTS}.likelihood > 0.0 : self.search.evaluator.type != 'execution')",
+            "search.evaluator goes by execution alone, but a question has no tests; set it to {type: likelihood}",
+            "search",
         ),
     ),
     (BlendWeights, "_something_counts"): (

@@ -135,6 +135,18 @@ def _mend_meteor(meteor: dict[str, Any]) -> None:
                 role.setdefault(*needed[role["type"]])
             if "price" in role:
                 role["price"]["currency"] = "USD"
+    if "selfEvolution" in meteor:
+        _mend_decodings(meteor["selfEvolution"])
+
+
+def _mend_decodings(evolution: dict[str, Any]) -> None:
+    cheap = evolution.get("cheap", "greedy")
+    if "expensive" in evolution or cheap == "best-of-n":
+        others = [one for one in dict.fromkeys(evolution.get("expensive", [])) if one != cheap]
+        evolution["expensive"] = others or ["beam" if cheap != "beam" else "sample"]
+    if "search" in (cheap, *evolution.get("expensive", [])):
+        evolution["critique"] = "self-verdict"
+        evolution.get("search", {}).pop("evaluator", None)
 
 
 LONG_TEXT = "x" * 1025
