@@ -11,8 +11,6 @@ a quarter of an hour on 2 cores. `--kills N --seed S` change the moments.
 from __future__ import annotations
 
 import argparse
-import asyncio
-import contextlib
 import hashlib
 import json
 import os
@@ -21,13 +19,13 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
+
+from aiohttp import web
 
 from perseid.api.layout import PROGRESS, Layout, read_stage_result
 from perseid.api.meteor import QuestionSet
@@ -35,6 +33,10 @@ from perseid.api.stages import METEOR_STAGES, stages_of
 from perseid.data.questions import load_questions, pack_answers_path
 from perseid.engines.protocol import Message, Request, Sampling
 from perseid.engines.recorded import RecordedEngine
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+
+from chat_endpoint import ChatEndpoint, completion
 
 SRA_MCTS_RUN = """\
 apiVersion: perseid.dev/v1alpha1
@@ -127,8 +129,8 @@ def main() -> int:
     options = _options()
     case = CASES[options.method]
     moments = random.Random(options.seed)
-    with tempfile.TemporaryDirectory(prefix="perseid-crash-") as scratch, _mentor() as url:
-        calm, rough = (Side(case, Path(scratch) / name, url) for name in ("calm", "rough"))
+    with tempfile.TemporaryDirectory(prefix="perseid-crash-") as scratch, Mentor() as mentor:
+        calm, rough = (Side(case, Path(scratch) / name, mentor.url) for name in ("calm", "rough"))
         began = time.monotonic()
         calm.finish()
         seconds = {stage: calm.seconds(stage) for stage in case.stages}
@@ -163,44 +165,21 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-@contextlib.contextmanager
-def _mentor() -> Iterator[str]:
-    """An OpenAI-compatible endpoint with the pack's recorded answers; gives its address."""
-    questions = load_questions(QuestionSet(split="train"), Path(), "units of measurement")
-    recorded = RecordedEngine(Path(pack_answers_path()))
+class Mentor(ChatEndpoint):
+    """Answers with the pack's recorded answers."""
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            asked = body["messages"][-1]["content"]
-            subject = next(one.id for one in questions if one.title in asked)
-            request = Request((Message("user", asked),), Sampling(1), "mentor-answer", subject)
-            (completion,) = asyncio.run(recorded.generate(request)).completions
-            message = {"role": "assistant", "content": completion.text}
-            usage = {"prompt_tokens": 50, "completion_tokens": completion.tokens}
-            answer = {
-                "id": "1",
-                "object": "chat.completion",
-                "created": 0,
-                "model": "mentor",
-                "choices": [{"index": 0, "finish_reason": "stop", "message": message}],
-                "usage": {**usage, "total_tokens": sum(usage.values())},
-            }
-            content = json.dumps(answer).encode()
-            self.send_response(200)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            with contextlib.suppress(ConnectionError):  # whoever asked was killed
-                self.wfile.write(content)
+    def __init__(self) -> None:
+        super().__init__()
+        self._questions = load_questions(QuestionSet(split="train"), Path(), "units of measurement")
+        self._recorded = RecordedEngine(Path(pack_answers_path()))
 
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}/v1"
-        server.shutdown()
+    async def answer(self, body: dict[str, Any]) -> web.StreamResponse:
+        """The answer to the question that stands in the request."""
+        asked = body["messages"][-1]["content"]
+        subject = next(one.id for one in self._questions if one.title in asked)
+        request = Request((Message("user", asked),), Sampling(1), "mentor-answer", subject)
+        generation = await self._recorded.generate(request)
+        return completion([one.text for one in generation.completions])
 
 
 @dataclass(frozen=True)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import threading
+import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
 
+from chat_endpoint import ChatEndpoint, completion
 from meteor_world import MeteorWorld, number_of, right, world
 from perseid.engines import factory, roles
 from perseid.stages.errors import StageError
@@ -22,59 +22,30 @@ STAGE = "mentor-supervised"
 KEY = "sk-a-secret-of-the-tests"
 
 
-def chat(text: str, finish: str = "stop") -> bytes:
-    choice = {"index": 0, "finish_reason": finish, "message": {"role": "assistant", "content": text}}
-    usage = {"prompt_tokens": 5, "completion_tokens": 5, "total_tokens": 10}
-    answer = {"id": "1", "object": "chat.completion", "created": 0, "model": "mentor", "choices": [choice]}
-    return json.dumps({**answer, "usage": usage}).encode()
-
-
-class Mentor:
-    """Answers by `script`: from a question's number and how often it was asked to status and body, or to silence."""
+class Mentor(ChatEndpoint):
+    """Answers by `script`: from a question's number and how often it was asked to a response, or to silence."""
 
     def __init__(self) -> None:
-        self.script: Callable[[int, int], tuple[int, bytes] | None] = lambda number, time: (200, chat(right(number)))
+        super().__init__()
+        self.script: Callable[[int, int], web.Response | None] = lambda number, time: completion([right(number)])
         self.asked: Counter[int] = Counter()
-        self.over = threading.Event()
-        self.lock = threading.Lock()
-        self.url = ""
 
-    def handler(mentor) -> type[BaseHTTPRequestHandler]:  # noqa: N805  # the handler has a self of its own
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                number = number_of(body["messages"][-1]["content"])
-                with mentor.lock:
-                    mentor.asked[number] += 1
-                    said = mentor.script(number, mentor.asked[number])
-                if said is None:
-                    mentor.over.wait()
-                    return
-                self.send_response(said[0])
-                self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", str(len(said[1])))
-                self.send_header("Retry-After", "0")
-                self.end_headers()
-                self.wfile.write(said[1])
-
-            def log_message(self, format: str, *args: object) -> None:
-                pass
-
-        return Handler
+    async def answer(self, body: dict[str, Any]) -> web.StreamResponse:
+        number = number_of(body["messages"][-1]["content"])
+        self.asked[number] += 1
+        said = self.script(number, self.asked[number])
+        if said is None:
+            await asyncio.Event().wait()
+        assert said is not None
+        return said
 
 
 @pytest.fixture
 def mentor(world: MeteorWorld, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mentor]:
     monkeypatch.setattr(roles, "open_endpoint", factory.open_endpoint)
     monkeypatch.setenv("MENTOR_KEY", KEY)
-    made = Mentor()
-    with ThreadingHTTPServer(("127.0.0.1", 0), made.handler()) as server:
-        server.daemon_threads = True
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        made.url = f"http://127.0.0.1:{server.server_port}/v1"
+    with Mentor() as made:
         yield made
-        made.over.set()
-        server.shutdown()
 
 
 def spec_of(world: MeteorWorld, mentor: Mentor) -> dict[str, Any]:
@@ -97,19 +68,20 @@ def places_with(text: str, root: Path) -> list[Path]:
 def test_a_slow_rate_limited_or_babbling_mentor_costs_only_the_questions_that_it_fails_on(
     world: MeteorWorld, mentor: Mentor
 ) -> None:
-    def script(number: int, time: int) -> tuple[int, bytes] | None:
+    def script(number: int, time: int) -> web.Response | None:
         if number == 0 and time == 1:
-            return 429, b'{"error": {"message": "slow down"}}'
+            return web.json_response({"error": {"message": "slow down"}}, status=429, headers={"Retry-After": "0"})
         if number == 1 and time == 1:
-            return 503, b"overloaded"
-        said: dict[int, tuple[int, bytes] | None] = {
-            2: None,
-            3: (200, b"<html>a proxy's own page</html>"),
-            4: (200, chat("I'm sorry, but I can't help with that.")),
-            5: (200, chat("")),
-            6: (200, chat("9 and", finish="length")),
+            return web.Response(text="overloaded", status=503, headers={"Retry-After": "0"})
+        if number == 2:
+            return None
+        troubles = {
+            3: web.Response(text="<html>a proxy's own page</html>", content_type="text/html"),
+            4: completion(["I'm sorry, but I can't help with that."]),
+            5: completion([""]),
+            6: completion(["9 and"], finish="length"),
         }
-        return said.get(number, (200, chat(right(number))))
+        return troubles.get(number) or completion([right(number)])
 
     mentor.script = script
     attempt = world.attempt(spec_of(world, mentor))
@@ -126,12 +98,12 @@ def test_a_slow_rate_limited_or_babbling_mentor_costs_only_the_questions_that_it
         f"train-{number}" for number in (0, 1, 7, 8, 9)
     ]
     assert (mentor.asked[0], mentor.asked[1], mentor.asked[2]) == (2, 2, 2)
-    assert result.usage.paid_tokens == 10 * 8, "of the eight calls that were answered"
+    assert result.usage.paid_tokens == 12 * 8, "of the eight calls that were answered"
     assert places_with(KEY, world.root) == []
 
 
 def test_a_refused_key_fails_the_stage_and_is_shown_nowhere(world: MeteorWorld, mentor: Mentor) -> None:
-    mentor.script = lambda number, time: (401, json.dumps({"error": {"message": f"bad key {KEY}"}}).encode())
+    mentor.script = lambda number, time: web.json_response({"error": {"message": f"bad key {KEY}"}}, status=401)
     attempt = world.attempt(spec_of(world, mentor))
     with pytest.raises(StageError, match="MENTOR_KEY") as error:
         world.run(STAGE, attempt)
