@@ -165,7 +165,8 @@ class Observer:
             reason, message = found
             return dataclasses.replace(seen, reason=reason, error=message, failed_stage=stage)
         if told is not None:
-            return dataclasses.replace(seen, error=f"{told.stage}: {told.message}", failed_stage=stage)
+            error = f"{told.stage}: {told.message}"
+            return dataclasses.replace(seen, error=error, failed_stage=stage, spent_budget=told.spent_budget)
         if run.was_terminating:
             return dataclasses.replace(seen, error="somebody terminated the run in KFP", failed_stage=stage)
         where = f" in stage {stage}" if stage else ""

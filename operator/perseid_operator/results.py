@@ -10,7 +10,7 @@ import obstore
 from obstore.store import LocalStore
 
 from perseid.api.layout import RESULT, StorageError, attempt_key, is_remote, local_path
-from perseid.api.result import GenerationResult, ResultError, StageResult, parse_result
+from perseid.api.result import GenerationResult, MentorBudget, ResultError, StageResult, parse_result
 from perseid.api.stages import STAGES
 from perseid.storage.stores import Patience, explained, open_store
 
@@ -29,6 +29,8 @@ class StageFailure:
 
     stage: str
     message: str
+    spent_budget: MentorBudget | None = None
+    """The budget that kept it from getting on, where one did."""
 
 
 class ResultReader:
@@ -58,7 +60,7 @@ class ResultReader:
             except ValueError:
                 return StageFailure(stage, "it left a result.json that cannot be read")
             if result.error is not None:
-                return StageFailure(stage, result.error)
+                return StageFailure(stage, result.error, result.spent_budget)
             return None
         return None
 

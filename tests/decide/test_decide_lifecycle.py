@@ -9,7 +9,7 @@ from decide_scenarios import START, UID, at, first, fresh, seen, spec, succeeded
 
 from perseid.api.base import replace
 from perseid.api.reasons import ConditionStatus, ConditionType, Phase, Reason
-from perseid.api.result import ModelRef, StageUsage
+from perseid.api.result import MentorBudget, ModelRef, StageUsage
 from perseid.api.spec import EvolutionRunSpec
 from perseid.api.status import EvolutionRunStatus, Snapshot
 from perseid.decide import (
@@ -236,6 +236,39 @@ def test_a_budget_that_is_raised_before_it_is_reached_lets_the_run_go_on() -> No
     assert go(low, plan, seen(plan, RunState.SUCCEEDED, result=paid), at(20)).status.phase is Phase.FAILED
     plan = go(high, plan, seen(plan, RunState.SUCCEEDED, result=paid), at(20))
     assert isinstance(plan.action, Submit)
+
+
+def refused(plan: Plan, **budget: float) -> Observed:
+    """An attempt whose first stage could pay for nothing with this budget."""
+    failure = ObservedRun(
+        RunState.FAILED,
+        error="mentor-supervised: no question could be taught; raise spec.budget.mentorCost",
+        failed_stage="mentor-supervised",
+        spent_budget=MentorBudget(**budget),
+    )
+    assert plan.status.current is not None
+    return Observed(runs={plan.status.current.run_id: failure})
+
+
+def test_a_stage_that_the_rest_of_the_budget_pays_nothing_of_ends_the_run_at_once() -> None:
+    retry_always = {"rules": [{"action": "ignore"}]}
+    wanted = spec({"budget": {"mentorCost": 5.0}, "failurePolicy": retry_always}, max=5, patience=5)
+    plan = first(wanted)
+    plan = go(wanted, plan, refused(plan, mentor_cost=5.0), at(20))
+    assert plan.status.phase is Phase.FAILED
+    assert plan.status.generations[-1].attempts[-1].reason is Reason.BUDGET_EXCEEDED
+    failed = plan.status.condition(ConditionType.FAILED)
+    assert failed is not None
+    assert failed.reason is Reason.BUDGET_EXCEEDED
+    assert "no question could be taught; raise spec.budget.mentorCost" in failed.message
+
+
+def test_a_stage_that_lacked_a_budget_which_was_raised_meanwhile_is_tried_again() -> None:
+    wanted = spec({"budget": {"mentorCost": 9.0}}, max=5, patience=5)
+    plan = first(wanted)
+    plan = go(wanted, plan, refused(plan, mentor_cost=5.0), at(20))
+    assert plan.status.phase is Phase.RUNNING
+    assert plan.status.generations[-1].charged_attempts == 1
 
 
 def test_the_next_generation_waits_for_its_approval() -> None:

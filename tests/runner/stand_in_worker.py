@@ -31,6 +31,9 @@ def main(submission: Path) -> None:
             fail(directory, "synthesize", "convert", "no disk")
         case "fail in self-assessment":
             fail(directory, "mentor-supervised", "self-assessment", "no judge")
+        case "fail for lack of budget":
+            spent = {"mentorCost": 5.0}
+            fail(directory, "mentor-supervised", "self-assessment", "no question is paid for", spentBudget=spent)
         case "be killed in synthesize":
             (directory / "synthesize").mkdir()
             os.kill(os.getpid(), 9)
@@ -46,8 +49,8 @@ def main(submission: Path) -> None:
             subprocess.run(["sh", "-ec", script], check=False, env=environment)
 
 
-def fail(directory: Path, done: str, failed: str, error: str) -> None:
-    for stage, told in ((done, {"state": "done"}), (failed, {"state": "failed", "error": error})):
+def fail(directory: Path, done: str, failed: str, error: str, **more: object) -> None:
+    for stage, told in ((done, {"state": "done"}), (failed, {"state": "failed", "error": error, **more})):
         (directory / stage).mkdir()
         (directory / stage / "result.json").write_text(json.dumps({"stage": stage, **told}))
     raise SystemExit(1)

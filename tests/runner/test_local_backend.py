@@ -16,6 +16,7 @@ import pytest
 from run_fakes import START, make_run
 
 from perseid.api.attempt import Attempt
+from perseid.api.result import MentorBudget
 from perseid.api.status import EvolutionRunStatus, Intent
 from perseid.decide.observed import ObservedRun, RunState
 from perseid.runner import backend as backend_module
@@ -112,6 +113,13 @@ def test_a_failure_in_a_stage_of_meteor_is_told_with_its_name(world: World) -> N
     seen = world.run("fail in self-assessment")
     assert seen.error == f"self-assessment: no judge (log: {world.place / 'log.txt'})"
     assert seen.failed_stage == "self-assessment"
+    assert seen.spent_budget is None
+
+
+def test_a_failure_for_lack_of_budget_tells_the_budget(world: World) -> None:
+    seen = world.run("fail for lack of budget")
+    assert seen.failed_stage == "self-assessment"
+    assert seen.spent_budget == MentorBudget(mentor_cost=5.0)
 
 
 def test_a_stage_that_was_killed_is_said_to_have_left_no_result(world: World) -> None:

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from meteor_world import MeteorWorld, number_of, right, world
+from perseid.api.layout import Layout, read_stage_result
+from perseid.api.result import MentorBudget
 from perseid.engines.errors import JournalError
 from perseid.engines.protocol import EngineError, Request
 from perseid.stages.errors import StageError
@@ -91,9 +93,13 @@ def test_no_call_is_made_that_could_exceed_the_budget_over_generations_and_attem
     assert "spec.budget.mentorCost" in dropped[0]["detail"]
 
     calls = world.endpoints.total()
+    second = world.attempt(spec, generation=1)
     with pytest.raises(StageError, match=r"budget-exceeded.*spec\.budget\.mentorCost"):
-        world.run(FIRST, world.attempt(spec, generation=1))
+        world.run(FIRST, second)
     assert world.endpoints.total() == calls, "the first generation has spent it"
+    failed = read_stage_result(Layout.of(second).stage(FIRST))
+    assert failed is not None
+    assert failed.spent_budget == MentorBudget(mentor_cost=0.8), "so that the run ends, and does not try again"
 
 
 def test_a_question_of_an_evaluation_set_is_not_learned(world: MeteorWorld) -> None:

@@ -125,6 +125,13 @@ class StageUsage(RecordedModel):
     """Of paid models, prompts and answers; the counts above have them too."""
 
 
+class MentorBudget(RecordedModel):
+    """What paid models might cost, as `spec.budget` said when the attempt began."""
+
+    mentor_cost: float | None = None
+    mentor_tokens: int | None = None
+
+
 class StageResult(RecordedModel):
     """The `result.json` of one stage."""
 
@@ -138,11 +145,15 @@ class StageResult(RecordedModel):
     usage: StageUsage = StageUsage()
     error: Message | None = None
     """Why it failed, and what to do."""
+    spent_budget: MentorBudget | None = None
+    """The budget that kept it from getting on, where one did: with this one another try fails like this one."""
 
     @model_validator(mode="after")
     def _failure_has_its_error(self) -> Self:
         if (self.state == "failed") != (self.error is not None):
             raise ValueError("a failed stage says its error, and only a failed one")
+        if self.spent_budget is not None and self.state != "failed":
+            raise ValueError("a stage that is done was not kept from it by a budget")
         return self
 
 

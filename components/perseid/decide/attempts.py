@@ -8,7 +8,7 @@ from datetime import datetime
 
 from perseid.api.base import replace
 from perseid.api.reasons import AttemptState, GenerationPhase, Reason
-from perseid.api.result import GenerationResult, ModelRef
+from perseid.api.result import GenerationResult, MentorBudget, ModelRef
 from perseid.api.stages import StageName
 from perseid.api.status import (
     MAX_ATTEMPTS_INLINE,
@@ -38,6 +38,8 @@ class Failure:
     message: str
     stage: StageName | None = None
     """The stage that failed, where one did."""
+    spent_budget: MentorBudget | None = None
+    """The budget that kept the stage from getting on, where one did."""
 
 
 def begin(status: EvolutionRunStatus, start_model: ModelRef, now: datetime) -> EvolutionRunStatus:
@@ -168,7 +170,8 @@ def look(current: Intent, attempt: AttemptStatus, run: ObservedRun | None) -> At
                 return attempt.state
             return Failure(Reason.RUN_LOST, "the backend has lost the run")
         case RunState.FAILED:
-            return Failure(run.reason, run.error or "the run failed without saying why", run.failed_stage)
+            error = run.error or "the run failed without saying why"
+            return Failure(run.reason, error, run.failed_stage, run.spent_budget)
         case RunState.SUCCEEDED:
             return _result_of(current, run)
 

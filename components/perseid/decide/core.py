@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -24,7 +25,7 @@ from perseid.decide.attempts import (
     with_waiting,
 )
 from perseid.decide.columns import with_columns
-from perseid.decide.limits import breach, seconds_to_limit, waits_too_long
+from perseid.decide.limits import breach, is_spent, seconds_to_limit, waits_too_long
 from perseid.decide.observed import Observed, RunState
 from perseid.decide.outcome import conclude
 from perseid.decide.plan import Action, DeleteObject, Plan, Submit, Terminate
@@ -150,6 +151,9 @@ def _follow(
 def _fail_attempt(
     status: EvolutionRunStatus, spec: EvolutionRunSpec, failure: Failure, now: datetime
 ) -> EvolutionRunStatus:
+    if is_spent(spec, failure.spent_budget):
+        status = give_up(status, dataclasses.replace(failure, reason=Reason.BUDGET_EXCEEDED), charged=False, now=now)
+        return lifecycle.fail(status, Reason.BUDGET_EXCEEDED, failure.message, now)
     what = verdict(spec.failure_policy, failure.reason, failure.stage)
     status = give_up(status, failure, charged=what != "ignore", now=now)
     if what == "fail":

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 
 from perseid.api.lifecycle import LifecycleSpec
 from perseid.api.reasons import AttemptState, Reason
+from perseid.api.result import MentorBudget
 from perseid.api.status import EvolutionRunStatus
 
 HOUR = 3600.0
@@ -54,6 +55,14 @@ def breach(spec: LifecycleSpec, status: EvolutionRunStatus, now: datetime) -> Br
             f"Mentors have used {used.mentor_tokens:,} tokens; budget.mentorTokens is {tokens:,}.",
         )
     return None
+
+
+def is_spent(spec: LifecycleSpec, budget: MentorBudget | None) -> bool:
+    """Whether that budget, which an attempt could not get on with, is still all that the run has. Where it was raised
+    meanwhile, another attempt has more."""
+    return budget is not None and budget == MentorBudget(
+        mentor_cost=spec.budget.mentor_cost, mentor_tokens=spec.budget.mentor_tokens
+    )
 
 
 def waits_too_long(spec: LifecycleSpec, status: EvolutionRunStatus, now: datetime) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from perseid.api.reasons import Reason, StageState
-from perseid.api.result import GenerationResult, ModelRef
+from perseid.api.result import GenerationResult, MentorBudget, ModelRef
 from perseid.api.stages import StageName
 from perseid.api.status import Snapshot
 
@@ -45,6 +45,8 @@ class ObservedRun:
     reason: Reason = Reason.RUN_FAILED
     """Why the run failed, for rules."""
     failed_stage: StageName | None = None
+    spent_budget: MentorBudget | None = None
+    """The budget that kept the failed stage from getting on, where one did."""
     stages: Mapping[StageName, StageState] = field(default_factory=dict)
     """Stages that have begun."""
     waiting: Reason | None = None

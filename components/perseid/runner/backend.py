@@ -17,7 +17,7 @@ from typing import Protocol
 from perseid.api.attempt import Attempt
 from perseid.api.layout import RESULT, read_stage_result
 from perseid.api.result import ResultError, parse_result
-from perseid.api.stages import STAGES, StageName
+from perseid.api.stages import STAGES
 from perseid.api.status import EvolutionRunStatus, Intent
 from perseid.decide.observed import ObservedRun, RunState
 from perseid.processes import DIE_WITH, stop_group
@@ -83,8 +83,7 @@ class LocalBackend:
                 self._start(directory, current.run_id)
             return ObservedRun(RunState.RUNNING)
         if code != 0:
-            stage, error = _why(directory, code)
-            return ObservedRun(RunState.FAILED, error=error, failed_stage=stage)
+            return _failed(directory, code)
         return _succeeded(directory)
 
     def submit(self, attempt: Attempt) -> None:
@@ -155,7 +154,7 @@ def _succeeded(directory: Path) -> ObservedRun:
         return ObservedRun(RunState.SUCCEEDED, result_error=str(error))
 
 
-def _why(directory: Path, code: int) -> tuple[StageName | None, str]:
+def _failed(directory: Path, code: int) -> ObservedRun:
     """Which stage failed, where one did, and why: what it says itself, or what is known of its end."""
     log = directory / LOG
     for stage in STAGES:
@@ -163,7 +162,9 @@ def _why(directory: Path, code: int) -> tuple[StageName | None, str]:
             continue
         result = read_stage_result(directory / stage)
         if result is not None and result.error:
-            return stage, f"{stage}: {result.error} (log: {log})"
+            error = f"{stage}: {result.error} (log: {log})"
+            return ObservedRun(RunState.FAILED, error=error, failed_stage=stage, spent_budget=result.spent_budget)
         if result is None:
-            return stage, f"{stage} ended without a result; was it killed, or out of memory? (log: {log})"
-    return None, f"the pipeline ended with exit code {code} (log: {log})"
+            error = f"{stage} ended without a result; was it killed, or out of memory? (log: {log})"
+            return ObservedRun(RunState.FAILED, error=error, failed_stage=stage)
+    return ObservedRun(RunState.FAILED, error=f"the pipeline ended with exit code {code} (log: {log})")

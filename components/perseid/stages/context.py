@@ -11,10 +11,11 @@ from typing import Any
 from perseid.api.attempt import Attempt
 from perseid.api.base import replace
 from perseid.api.layout import RESULT, Layout
-from perseid.api.result import StageResult, StageUsage
+from perseid.api.result import MentorBudget, StageResult, StageUsage
 from perseid.api.spec import EvolutionRunSpec
 from perseid.api.stages import StageName
 from perseid.data.jsonl import write_json
+from perseid.stages.errors import BudgetSpentError
 from perseid.stages.progress import ProgressWriter
 from perseid.storage.stage import StageStorage
 
@@ -65,7 +66,15 @@ StageBody = Callable[[StageContext], Coroutine[Any, Any, StageResult]]
 def failed_result(name: str, context: StageContext, error: Exception) -> StageResult:
     """The result of a stage that an error has stopped."""
     usage = StageUsage(seconds=context.progress.seconds)
-    return StageResult(stage=name, state="failed", error=_describe(error, context.layout), usage=usage)
+    budget = context.spec.budget
+    spent = MentorBudget(mentor_cost=budget.mentor_cost, mentor_tokens=budget.mentor_tokens)
+    return StageResult(
+        stage=name,
+        state="failed",
+        error=_describe(error, context.layout),
+        spent_budget=spent if isinstance(error, BudgetSpentError) else None,
+        usage=usage,
+    )
 
 
 def timed_result(result: StageResult, context: StageContext) -> StageResult:

@@ -16,7 +16,7 @@ from perseid.data.records import Dropped
 from perseid.engines.journal import Journal
 from perseid.meteor.guidelines import Taught, TeachingSettings, teach
 from perseid.stages.context import StageContext
-from perseid.stages.errors import StageError
+from perseid.stages.errors import stage_error
 from perseid.stages.lineage import MODEL, BaseModel, resolve_base_model
 from perseid.stages.models import open_model
 from perseid.stages.questions import TrainQuestions, train_questions
@@ -87,4 +87,5 @@ def _require_some(dropped: Sequence[Dropped], asked: int) -> None:
     if len(failed) == asked:
         first = failed[0]
         why = f"{first.reason}: {first.detail}"
-        raise StageError(f"no question could be taught; the first, {first.problem_id}, with {why}")
+        message = f"no question could be taught; the first, {first.problem_id}, with {why}"
+        raise stage_error(message, (one.reason for one in failed))

@@ -23,7 +23,7 @@ from perseid.evaluation.scores import AnswerRecord, EvaluationResult
 from perseid.sandbox.pool import Sandbox
 from perseid.stages.coder import judge
 from perseid.stages.context import ANYWHERE, StageContext
-from perseid.stages.errors import StageError
+from perseid.stages.errors import stage_error
 from perseid.stages.models import StageModel, open_model
 from perseid.stages.questions import evaluation_questions
 from perseid.stages.roles import Judges, open_judges
@@ -104,7 +104,7 @@ def verifier(sandbox: Sandbox | None, judges: Judges | None) -> Verify:
         if verdict.right is None and verdict.reason != "judge-unsure":
             # Answers that nobody can judge would look like wrong ones.
             why = f"({verdict.reason}): {verdict.detail}"
-            raise StageError(f"an answer to question {item.id} could not be judged {why}")
+            raise stage_error(f"an answer to question {item.id} could not be judged {why}", [verdict.reason])
         return AnswerVerdict(passed=bool(verdict.right), reason="" if verdict.right else verdict.reason or "wrong")
 
     return verify

@@ -29,7 +29,7 @@ from perseid.meteor.parsing import normal_form
 from perseid.meteor.records import Assessment, JudgeRecord, SelfVerdictRecord
 from perseid.meteor.verdicts import judging_samples, verdict_samples
 from perseid.stages.context import StageContext
-from perseid.stages.errors import StageError
+from perseid.stages.errors import stage_error
 from perseid.stages.learner import Learner, Train
 from perseid.stages.lineage import BaseModel, resolve_base_model
 from perseid.stages.questions import TrainQuestions, train_questions
@@ -95,7 +95,8 @@ async def _assess(context: StageContext, learner: Learner, judges: Judges, quest
     failed = [one for one in assessed.assessments if one.reason in failures]
     if len(failed) == len(assessed.assessments):
         first = failed[0]
-        raise StageError(f"no question could be assessed; the first, {first.id}, with {first.reason}: {first.detail}")
+        message = f"no question could be assessed; the first, {first.id}, with {first.reason}: {first.detail}"
+        raise stage_error(message, (one.reason for one in failed))
     return assessed
 
 

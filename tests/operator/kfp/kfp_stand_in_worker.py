@@ -32,9 +32,8 @@ def main(submission: Path) -> None:
             raise SystemExit(1)
         case "fail in self-assessment":
             result(layout.stage("mentor-supervised"), {"stage": "mentor-supervised", "state": "done"})
-            result(
-                layout.stage("self-assessment"), {"stage": "self-assessment", "state": "failed", "error": "no judge"}
-            )
+            failed = {"state": "failed", "error": "no judge is paid for", "spentBudget": {"mentorTokens": 7}}
+            result(layout.stage("self-assessment"), {"stage": "self-assessment", **failed})
             raise SystemExit(1)
         case "hang":
             # With a child of its own, which must go too.
@@ -51,7 +50,7 @@ def progress(directory: Path, name: str) -> None:
     (directory / "scratch").rename(directory / PROGRESS)
 
 
-def result(directory: Path, told: dict[str, str]) -> None:
+def result(directory: Path, told: dict[str, object]) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "scratch").write_text(json.dumps(told))
     (directory / "scratch").rename(directory / RESULT)

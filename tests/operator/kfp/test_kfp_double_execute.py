@@ -19,7 +19,7 @@ from perseid.api.attempt import Attempt
 from perseid.api.layout import Layout
 from perseid.api.load import load_run
 from perseid.api.reasons import StageState
-from perseid.api.result import parse_result
+from perseid.api.result import MentorBudget, parse_result
 from perseid.api.spec import EvolutionRun
 from perseid.runner.directory import absolute_paths
 from perseid_operator import sight
@@ -120,7 +120,7 @@ async def test_a_stage_of_meteor_that_fails_is_the_one_that_is_shown_to_fail(
         "self-assessment": StageState.FAILED,
     }
     told = await ResultReader().failure(str(storage), 0, 0)
-    assert told == StageFailure("self-assessment", "no judge")
+    assert told == StageFailure("self-assessment", "no judge is paid for", MentorBudget(mentor_tokens=7))
 
 
 async def test_a_stage_that_fails_fails_its_run(
