@@ -130,7 +130,7 @@ def main() -> int:
     case = CASES[options.method]
     moments = random.Random(options.seed)
     with tempfile.TemporaryDirectory(prefix="perseid-crash-") as scratch, Mentor() as mentor:
-        calm, rough = (Side(case, Path(scratch) / name, mentor.url) for name in ("calm", "rough"))
+        calm, rough = (Side(case, Path(scratch) / name, mentor.base_url) for name in ("calm", "rough"))
         began = time.monotonic()
         calm.finish()
         seconds = {stage: calm.seconds(stage) for stage in case.stages}

@@ -1,46 +1,31 @@
-"""An OpenAI-compatible endpoint on this machine, for tests and benchmarks whose other side is blocking or a process."""
+"""An OpenAI-compatible endpoint on this machine."""
 
 from __future__ import annotations
 
-import asyncio
-import threading
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any
 
 from aiohttp import web
 
+from served import Served
 
-class ChatEndpoint(ABC):
-    """Serves from a thread of its own while the context lasts."""
 
-    def __init__(self) -> None:
-        self.url = ""
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+class ChatEndpoint(Served):
+    """`answer` answers its chat completions. A client's base URL is `base_url`."""
 
     @abstractmethod
     async def answer(self, body: dict[str, Any]) -> web.StreamResponse:
-        """Answer one request. What waits when the context ends is cancelled."""
+        """Answer one request."""
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        asyncio.run_coroutine_threadsafe(self._start(), self._loop).result(10)
-        return self
+    @property
+    def base_url(self) -> str:
+        """Where the API begins."""
+        return f"{self.url}/v1"
 
-    def __exit__(self, *_: object) -> None:
-        asyncio.run_coroutine_threadsafe(self._runner.cleanup(), self._loop).result(10)
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(10)
-        self._loop.close()
-
-    async def _start(self) -> None:
-        app = web.Application()
-        app.router.add_post("/v1/chat/completions", self._handle)
-        self._runner = web.AppRunner(app, shutdown_timeout=0.1)
-        await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", 0).start()
-        self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}/v1"
+    def add_routes(self, router: web.UrlDispatcher) -> None:
+        """The one path of chat completions."""
+        router.add_post("/v1/chat/completions", self._handle)
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         return await self.answer(await request.json())

@@ -50,7 +50,7 @@ def mentor(world: MeteorWorld, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ment
 
 def spec_of(world: MeteorWorld, mentor: Mentor) -> dict[str, Any]:
     endpoint = {
-        "baseUrl": mentor.url,
+        "baseUrl": mentor.base_url,
         "model": "mentor",
         "apiKeyEnv": "MENTOR_KEY",
         "timeoutSeconds": 0.5,

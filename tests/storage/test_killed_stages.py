@@ -116,7 +116,7 @@ def test_after_sigkill_the_stage_goes_on_on_another_machine_and_pays_for_nothing
     root: str, tmp_path: Path
 ) -> None:
     with PaidEndpoint(ANSWERS) as endpoint:
-        told = submission(tmp_path, root, endpoint.url)
+        told = submission(tmp_path, root, endpoint.base_url)
         pod = start_pod(told, tmp_path / "machine-1", 3600)  # so that only the journal's own pushes can help
         try:
             endpoint.wait_until_it_holds(PATIENCE_SECONDS)
@@ -135,7 +135,7 @@ def test_after_sigkill_the_stage_goes_on_on_another_machine_and_pays_for_nothing
 @pytest.mark.slow
 def test_sigterm_pushes_what_was_paid_for_before_the_process_ends(root: str, tmp_path: Path) -> None:
     with PaidEndpoint(ANSWERS) as endpoint:
-        told = submission(tmp_path, root, endpoint.url)
+        told = submission(tmp_path, root, endpoint.base_url)
         pod = start_pod(told, tmp_path / "machine-1", 3600)
         journal = tmp_path / "machine-1" / working_copy(root).name / KEY / JOURNAL
         try:
@@ -163,7 +163,7 @@ def test_a_pod_that_was_cut_off_stops_asking_when_its_replacement_begins(
 ) -> None:
     assert server.endpoint
     with PaidEndpoint(ANSWERS) as endpoint:
-        told = submission(tmp_path, root, endpoint.url)
+        told = submission(tmp_path, root, endpoint.base_url)
         pod = start_pod(told, tmp_path / "machine-1", 0.5)
         try:
             endpoint.wait_until_it_holds(PATIENCE_SECONDS)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import copy
 import json
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,14 +11,17 @@ from urllib.parse import parse_qs
 
 from aiohttp import web
 
+from served import Served
+
 Object = dict[str, Any]
 RUNS = "evolutionruns"
 
 
-class StandInApi:
-    """Serves on a port of this machine from a thread of its own, for as long as the context lasts."""
+class StandInApi(Served):
+    """Serves what the test puts into it."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.runs: dict[tuple[str, str], Object] = {}
         self.pods: list[Object] = []
         self.config_maps: dict[tuple[str, str], dict[str, str]] = {}
@@ -45,39 +46,18 @@ class StandInApi:
         """What happens during each watch in its order; None ends it as an expired version does."""
         self._version = 100
         self._events: list[tuple[int, Object]] = []
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
-        self._runner: web.AppRunner | None = None
-        self.url = ""
 
-    def __enter__(self) -> StandInApi:
-        self._thread.start()
-        asyncio.run_coroutine_threadsafe(self._start(), self._loop).result(10)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        assert self._runner is not None
-        asyncio.run_coroutine_threadsafe(self._runner.cleanup(), self._loop).result(10)
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(10)
-        self._loop.close()
-
-    async def _start(self) -> None:
-        app = web.Application()
+    def add_routes(self, router: web.UrlDispatcher) -> None:
+        """The paths that the commands use."""
         base = "/apis/perseid.dev/v1alpha1"
-        app.router.add_get(f"{base}/{RUNS}", self._list)
-        app.router.add_get(f"{base}/namespaces/{{namespace}}/{RUNS}", self._list)
-        app.router.add_get(f"{base}/namespaces/{{namespace}}/{RUNS}/{{name}}", self._get)
-        app.router.add_patch(f"{base}/namespaces/{{namespace}}/{RUNS}/{{name}}", self._patch)
-        app.router.add_get("/api/v1/pods", self._pods)
-        app.router.add_get("/api/v1/namespaces/{namespace}/configmaps/{name}", self._config_map)
-        app.router.add_get("/api/v1/namespaces/{namespace}/pods", self._pods)
-        app.router.add_get("/api/v1/namespaces/{namespace}/pods/{name}/log", self._log)
-        self._runner = web.AppRunner(app, shutdown_timeout=0.1)
-        await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", 0)
-        await site.start()
-        self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
+        router.add_get(f"{base}/{RUNS}", self._list)
+        router.add_get(f"{base}/namespaces/{{namespace}}/{RUNS}", self._list)
+        router.add_get(f"{base}/namespaces/{{namespace}}/{RUNS}/{{name}}", self._get)
+        router.add_patch(f"{base}/namespaces/{{namespace}}/{RUNS}/{{name}}", self._patch)
+        router.add_get("/api/v1/pods", self._pods)
+        router.add_get("/api/v1/namespaces/{namespace}/configmaps/{name}", self._config_map)
+        router.add_get("/api/v1/namespaces/{namespace}/pods", self._pods)
+        router.add_get("/api/v1/namespaces/{namespace}/pods/{name}/log", self._log)
 
     def put(self, run: Object) -> None:
         """Create or replace a run."""

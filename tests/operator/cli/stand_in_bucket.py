@@ -2,44 +2,27 @@
 
 from __future__ import annotations
 
-import asyncio
-import threading
 from pathlib import Path
 from xml.sax.saxutils import escape
 
 from aiohttp import web
 
+from served import Served
+
 ACCESS_KEY = "AKIDREADER"
 
 
-class StandInBucket:
-    """Serves a directory as the bucket `models`, for as long as the context lasts."""
+class StandInBucket(Served):
+    """Serves a directory as the bucket `models`."""
 
     def __init__(self, directory: Path) -> None:
+        super().__init__()
         self._directory = directory
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
-        self.url = ""
 
-    def __enter__(self) -> StandInBucket:
-        self._thread.start()
-        asyncio.run_coroutine_threadsafe(self._start(), self._loop).result(10)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        asyncio.run_coroutine_threadsafe(self._runner.cleanup(), self._loop).result(10)
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(10)
-        self._loop.close()
-
-    async def _start(self) -> None:
-        app = web.Application()
-        app.router.add_get("/models", self._list)
-        app.router.add_get("/models/{key:.+}", self._get)
-        self._runner = web.AppRunner(app, shutdown_timeout=0.1)
-        await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", 0).start()
-        self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
+    def add_routes(self, router: web.UrlDispatcher) -> None:
+        """The bucket and its objects."""
+        router.add_get("/models", self._list)
+        router.add_get("/models/{key:.+}", self._get)
 
     def _refusal(self, request: web.Request) -> web.Response | None:
         if f"Credential={ACCESS_KEY}/" in request.headers.get("Authorization", ""):
