@@ -102,6 +102,35 @@ def test_no_call_is_made_that_could_exceed_the_budget_over_generations_and_attem
     assert failed.spent_budget == MentorBudget(mentor_cost=0.8), "so that the run ends, and does not try again"
 
 
+def test_a_judge_that_the_budget_does_not_pay_fails_self_assessment_with_the_budget(world: MeteorWorld) -> None:
+    judge = {
+        "type": "openai",
+        "openai": {"baseUrl": "http://127.0.0.1:1/v1", "model": "judge"},
+        "price": {"prompt": 1000.0, "completion": 1000.0},
+    }
+    world.judge = lambda request: ["never said"]
+    attempt = world.attempt({**world.spec(judge=judge), "budget": {"mentorCost": 0.0001}})
+    with pytest.raises(StageError, match=r"no question could be assessed.*budget-exceeded.*spec\.budget\.mentorCost"):
+        world.run(SECOND, attempt)
+    assert world.endpoints.total() == 0
+    failed = read_stage_result(Layout.of(attempt).stage(SECOND))
+    assert failed is not None
+    assert failed.spent_budget == MentorBudget(mentor_cost=0.0001)
+
+
+def test_a_stage_that_fails_for_another_reason_names_no_budget(world: MeteorWorld) -> None:
+    def mentor(request: Request) -> list[str]:
+        raise EngineError("out of order")
+
+    world.mentor = mentor
+    attempt = world.attempt({**world.spec(), "budget": {"mentorCost": 1000.0}})
+    with pytest.raises(StageError, match="out of order"):
+        world.run(FIRST, attempt)
+    failed = read_stage_result(Layout.of(attempt).stage(FIRST))
+    assert failed is not None
+    assert failed.spent_budget is None
+
+
 def test_a_question_of_an_evaluation_set_is_not_learned(world: MeteorWorld) -> None:
     spec = world.spec()
     path = Path(spec["meteor"]["questions"]["train"]["path"])

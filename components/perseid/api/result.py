@@ -11,6 +11,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, ValidationError, model_validator
 
 from perseid.api.base import Fraction, RecordedModel, Text
+from perseid.api.lifecycle import BudgetSpec
 
 RESULT_SCHEMA: Literal[1] = 1
 """Version of the files' shape. Fields may be added under the same version; anything else needs the next one."""
@@ -130,6 +131,11 @@ class MentorBudget(RecordedModel):
 
     mentor_cost: float | None = None
     mentor_tokens: int | None = None
+
+    @staticmethod
+    def of(budget: BudgetSpec) -> MentorBudget:
+        """The part of a budget that is for paid models."""
+        return MentorBudget(mentor_cost=budget.mentor_cost, mentor_tokens=budget.mentor_tokens)
 
 
 class StageResult(RecordedModel):

@@ -60,9 +60,7 @@ def breach(spec: LifecycleSpec, status: EvolutionRunStatus, now: datetime) -> Br
 def is_spent(spec: LifecycleSpec, budget: MentorBudget | None) -> bool:
     """Whether that budget, which an attempt could not get on with, is still all that the run has. Where it was raised
     meanwhile, another attempt has more."""
-    return budget is not None and budget == MentorBudget(
-        mentor_cost=spec.budget.mentor_cost, mentor_tokens=spec.budget.mentor_tokens
-    )
+    return budget == MentorBudget.of(spec.budget)
 
 
 def waits_too_long(spec: LifecycleSpec, status: EvolutionRunStatus, now: datetime) -> bool:

@@ -66,13 +66,11 @@ StageBody = Callable[[StageContext], Coroutine[Any, Any, StageResult]]
 def failed_result(name: str, context: StageContext, error: Exception) -> StageResult:
     """The result of a stage that an error has stopped."""
     usage = StageUsage(seconds=context.progress.seconds)
-    budget = context.spec.budget
-    spent = MentorBudget(mentor_cost=budget.mentor_cost, mentor_tokens=budget.mentor_tokens)
     return StageResult(
         stage=name,
         state="failed",
         error=_describe(error, context.layout),
-        spent_budget=spent if isinstance(error, BudgetSpentError) else None,
+        spent_budget=MentorBudget.of(context.spec.budget) if isinstance(error, BudgetSpentError) else None,
         usage=usage,
     )
 

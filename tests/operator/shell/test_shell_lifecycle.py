@@ -233,6 +233,20 @@ async def test_a_failure_in_a_stage_of_meteor_is_told_with_its_name_and_ends_the
         assert (attempt.reason, attempt.message) == (Reason.RUN_FAILED, "self-assessment: no judge")
 
 
+async def test_a_stage_that_the_budget_kept_from_asking_ends_the_run(tmp_path: Path, meteor_pipeline: str) -> None:
+    async with open_world(tmp_path, meteor_pipeline, methods=["meteor"], budget={"mentorCost": 2.5}) as world:
+        await world.until(lambda: world.double.alive(FIRST) == 1)
+        stage = tmp_path / "team" / f"{NAME}-{UID}" / "generations/000/attempts/0/mentor-supervised"
+        stage.mkdir(parents=True)
+        told = {"state": "failed", "error": "raise spec.budget.mentorCost", "spentBudget": {"mentorCost": 2.5}}
+        (stage / "result.json").write_text(json.dumps({"stage": "mentor-supervised", **told}))
+        await world.double.finish_run(FIRST, "FAILED")
+        status = await world.to_the_end()
+        assert reason(world, ConditionType.FAILED) == (ConditionStatus.TRUE, Reason.BUDGET_EXCEEDED)
+        (attempt,) = status.generations[0].attempts
+        assert attempt.message == "mentor-supervised: raise spec.budget.mentorCost"
+
+
 async def test_a_stage_of_meteor_whose_pod_died_is_the_one_that_the_failure_policy_sees(
     tmp_path: Path, meteor_pipeline: str
 ) -> None:
