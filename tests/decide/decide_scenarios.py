@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 
+from perseid.api.reasons import ConditionStatus, ConditionType, Reason
 from perseid.api.result import Gain, GenerationResult, ModelRef, Score, SetResult, YieldCounts
 from perseid.api.spec import EvolutionRunSpec
 from perseid.api.status import EvolutionRunStatus
@@ -82,3 +83,19 @@ def first(wanted: EvolutionRunSpec) -> Plan:
     plan = decide(wanted, fresh(), Observed(), START)
     assert isinstance(plan.action, Submit)
     return plan
+
+
+def condition(status: EvolutionRunStatus, type_: ConditionType) -> tuple[ConditionStatus, Reason]:
+    found = status.condition(type_)
+    assert found is not None
+    return found.status, found.reason
+
+
+def go(wanted: EvolutionRunSpec, plan: Plan, observed: Observed, now: datetime) -> Plan:
+    return decide(wanted, plan.status, observed, now)
+
+
+def running(wanted: EvolutionRunSpec, seconds: float = 10) -> Plan:
+    """Generation 0 under way."""
+    plan = first(wanted)
+    return go(wanted, plan, seen(plan), at(seconds))
