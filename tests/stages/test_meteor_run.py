@@ -118,6 +118,17 @@ def test_a_judge_that_the_budget_does_not_pay_fails_self_assessment_with_the_bud
     assert failed.spent_budget == MentorBudget(mentor_cost=0.0001)
 
 
+def test_a_budget_spent_on_answers_that_teach_nothing_is_as_spent_as_any_other(world: MeteorWorld) -> None:
+    world.mentor = lambda request: ["I'm sorry, but I can't help with that."]
+    attempt = world.attempt({**world.spec(), "budget": {"mentorCost": 0.8}})
+    with pytest.raises(StageError, match=r"no question could be taught.*budget-exceeded"):
+        world.run(FIRST, attempt)
+    assert 0 < world.endpoints["mentor-answer"] < 10, "some were answered"
+    failed = read_stage_result(Layout.of(attempt).stage(FIRST))
+    assert failed is not None
+    assert failed.spent_budget == MentorBudget(mentor_cost=0.8)
+
+
 def test_a_stage_that_fails_for_another_reason_names_no_budget(world: MeteorWorld) -> None:
     def mentor(request: Request) -> list[str]:
         raise EngineError("out of order")

@@ -7,12 +7,10 @@ no model where there is too little to learn from. Source: METEOR (arXiv 2411.119
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
 
 from perseid.api.layout import JOURNAL
 from perseid.api.result import StageResult
 from perseid.data.jsonl import write_json, write_jsonl
-from perseid.data.records import Dropped
 from perseid.engines.journal import Journal
 from perseid.meteor.guidelines import Taught, TeachingSettings, teach
 from perseid.stages.context import StageContext
@@ -77,15 +75,16 @@ async def _taught(context: StageContext, questions: TrainQuestions, base: BaseMo
             taught = await teach(questions.kept, learner, mentor, settings)
             learner.raise_if_dead()
             mentor.raise_if_dead()
-    _require_some(taught.dropped, len(questions.kept))
+    _require_some(taught, len(questions.kept))
     return taught
 
 
-def _require_some(dropped: Sequence[Dropped], asked: int) -> None:
-    """Raise StageError where nobody could be asked: another try may find them there."""
-    failed = [one for one in dropped if one.reason in ("mentor-failed", "learner-failed", "budget-exceeded")]
-    if len(failed) == asked:
+def _require_some(taught: Taught, asked: int) -> None:
+    """Raise StageError where nobody could be asked: another try may find them there. Or where nothing was taught before
+    the budget was spent: nothing that comes after, in this generation or the next, would have more."""
+    failed = [one for one in taught.dropped if one.reason in ("mentor-failed", "learner-failed", "budget-exceeded")]
+    refused = any(one.reason == "budget-exceeded" for one in failed)
+    if len(failed) == asked or (refused and not taught.samples):
         first = failed[0]
-        why = f"{first.reason}: {first.detail}"
-        message = f"no question could be taught; the first, {first.problem_id}, with {why}"
+        message = f"no question could be taught; the first, {first.problem_id}, with {first.reason}: {first.detail}"
         raise stage_error(message, (one.reason for one in failed))
