@@ -99,8 +99,16 @@ async def test_a_caller_that_leaves_does_not_get_the_next_one_a_wrong_answer() -
         assert (await sandbox.run("1 / 0")).detail == "ZeroDivisionError: division by zero"
 
 
-@pytest.mark.parametrize("layers", [("namespaces", "landlock"), ("landlock",)])
-def test_when_the_owner_is_killed_nothing_stays(layers: tuple[str, ...], tmp_path: Path) -> None:
+MANY_FILES = "for number in range(5000):\n    open(str(number), 'w').close()\n" + SLEEP
+"""Removing them takes so long that the signal which follows the end of the pipe comes in the middle of it."""
+
+
+@pytest.mark.parametrize(
+    ("layers", "code"),
+    [(("namespaces", "landlock"), SLEEP), (("landlock",), SLEEP), (("landlock",), MANY_FILES)],
+    ids=["with namespaces", "without", "without, and with files"],
+)
+def test_when_the_owner_is_killed_nothing_stays(layers: tuple[str, ...], code: str, tmp_path: Path) -> None:
     # A second or two: it starts an interpreter with Perseid in it.
     program = f"""
 import asyncio
@@ -108,7 +116,7 @@ from perseid.api.synthesis import SandboxSpec
 from perseid.sandbox import Sandbox
 async def main():
     async with Sandbox(SandboxSpec(workers=2, wall_seconds=60), optional_layers={layers!r}) as sandbox:
-        tasks = [asyncio.create_task(sandbox.run({SLEEP!r})) for _ in range(2)]
+        tasks = [asyncio.create_task(sandbox.run({code!r})) for _ in range(2)]
         while len(sandbox.server_pids) < 2: await asyncio.sleep(0.01)
         print("running", flush=True)
         await asyncio.gather(*tasks)
@@ -119,6 +127,8 @@ asyncio.run(main())
     assert owner.stdout is not None
     assert owner.stdout.readline() == "running\n"
     assert eventually(lambda: len(descendants(owner.pid)) >= 4)
+    if code == MANY_FILES:
+        assert eventually(lambda: len(list(tmp_path.glob("*/box/4999"))) == 2)
     family = descendants(owner.pid)
     owner.kill()
     owner.wait()

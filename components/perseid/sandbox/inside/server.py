@@ -11,6 +11,7 @@ import importlib
 import json
 import os
 import secrets
+import shutil
 import signal
 import struct
 import sys
@@ -58,8 +59,13 @@ def main(arguments: Mapping[str, Any]) -> None:
             while (request := _receive()) is not None:
                 _send(replies, executor.run(request["body"], request["checks"]))
     finally:
-        if not confinement.namespaces:
-            Path(arguments["base"]).rmdir()
+        # The pool's death ends the pipe first and signals a moment later, perhaps in the middle of removing the box.
+        # It signals once: where that interrupts even this line, what is behind is no longer interrupted.
+        try:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        finally:
+            if not confinement.namespaces:
+                shutil.rmtree(arguments["base"])
 
 
 def _prepare(arguments: Mapping[str, Any]) -> tuple[Confinement, dict[str, str]]:
