@@ -22,6 +22,7 @@ from perseid.api.result import StageResult
 from perseid.api.spec import EvolutionRun
 from perseid.engines.journal import read_journal
 from perseid.storage.directories import fetch_file
+from perseid.storage.errors import ObjectChangedError
 from perseid.storage.index import read_index
 from perseid.storage.mirror import DirectoryMirror
 from perseid.storage.objects import Objects
@@ -82,12 +83,16 @@ def start_pod(told: Path, scratch: Path, push_seconds: float) -> subprocess.Pope
 
 
 def stored_calls(root: str, directory: Path) -> int:
-    """Calls in the journal as another machine would fetch it."""
+    """Calls in the journal as another machine would fetch it; 0 where its writer has joined segments since we looked
+    which they are, as whoever does not write must expect: the next look finds the new ones."""
     objects = Objects(root)
     found = read_index(objects, KEY)
     if found is None or JOURNAL not in found[0].files:
         return 0
-    fetch_file(objects, KEY, JOURNAL, found[0].files[JOURNAL], directory / JOURNAL)
+    try:
+        fetch_file(objects, KEY, JOURNAL, found[0].files[JOURNAL], directory / JOURNAL)
+    except ObjectChangedError:
+        return 0
     calls = len(read_journal(directory / JOURNAL))
     (directory / JOURNAL).unlink()
     return calls
