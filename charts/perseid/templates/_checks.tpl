@@ -1,0 +1,47 @@
+{{/* What no schema can say: values that do not go together. Each message says what to do. */}}
+{{- define "perseid.check" -}}
+{{- if not .Values.storage.uri -}}
+{{- fail "storage.uri is not set: give s3://bucket/prefix, or an absolute directory that the operator and all stages mount" -}}
+{{- end -}}
+{{- if and .Values.workflows.enabled .Values.watchNamespaces (not .Values.workflows.namespace) -}}
+{{- fail "workflows.enabled needs workflows.namespace where watchNamespaces is given: an operator of some namespaces gets no rights in all of them; name the namespace of Kubeflow Pipelines, or that of the pipeline runs (kfp.namespace) where there are many users" -}}
+{{- end -}}
+{{- if and .Values.workflows.namespace (not .Values.workflows.enabled) -}}
+{{- fail (printf "workflows.namespace is %q, but workflows.enabled is false: set it to true, or leave the namespace out" .Values.workflows.namespace) -}}
+{{- end -}}
+{{- $owners := dict
+  "POD_NAME" "the chart itself"
+  "POD_NAMESPACE" "the chart itself"
+  "PERSEID_KFP_ENDPOINT" "kfp.endpoint"
+  "PERSEID_KFP_NAMESPACE" "kfp.namespace"
+  "PERSEID_KFP_TOKEN_FILE" "kfp.token.enabled"
+  "PERSEID_KFP_CA_FILE" "kfp.ca.configMap"
+  "PERSEID_KFP_UI_URL" "kfp.uiUrl"
+  "PERSEID_KFP_TIMEOUT_SECONDS" "kfp.timeoutSeconds"
+  "PERSEID_STORAGE" "storage.uri"
+  "PERSEID_WATCH_NAMESPACE" "watchNamespaces"
+  "PERSEID_POLL_SECONDS" "pollSeconds"
+  "PERSEID_SUBMIT_GRACE_SECONDS" "submitGraceSeconds"
+  "PERSEID_WORKFLOWS_NAMESPACE" "workflows.namespace"
+  "PERSEID_LOST_RUN_SECONDS" "lostRunSeconds"
+  "PERSEID_CANCEL_SECONDS" "cancelSeconds"
+  "PERSEID_CLEANUP_SECONDS" "cleanupSeconds"
+  "PERSEID_PROGRESS_SECONDS" "progressSeconds"
+  "PERSEID_LEADER_ELECTION" "replicas"
+  "PERSEID_LOG_FORMAT" "log.format"
+  "PERSEID_LOG_LEVEL" "log.level"
+  "PERSEID_HTTP_PORT" "the chart itself: probes and Service go to 8080"
+-}}
+{{- $seen := dict -}}
+{{- range $list, $variables := dict "storage.env" .Values.storage.env "extraEnv" .Values.extraEnv -}}
+{{- range $variables -}}
+{{- if hasKey $owners .name -}}
+{{- fail (printf "%s sets %s, which belongs to %s" $list .name (get $owners .name)) -}}
+{{- end -}}
+{{- if hasKey $seen .name -}}
+{{- fail (printf "%s is set twice, in %s and in %s: leave one out" .name (get $seen .name) $list) -}}
+{{- end -}}
+{{- $_ := set $seen .name $list -}}
+{{- end -}}
+{{- end -}}
+{{- end }}
