@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from chart_helm import CHART, NAMESPACE, REPOSITORY, HelmError, helm, minimal
 from cluster_access import KubectlError
-from cluster_binaries import NoControlPlaneError, find_or_build
+from cluster_binaries import find_or_build
 from control_plane import ControlPlane
 from crd_objects import wait_until_established
 
@@ -51,15 +51,12 @@ class Releases:
 
 
 @pytest.fixture
-def releases(tmp_path: Path) -> Iterator[Releases]:
-    """An empty cluster: what is the cluster's is in nobody's way."""
-    try:
-        binaries = find_or_build(os.environ, print)
-    except NoControlPlaneError as error:
-        pytest.skip(str(error))
+def releases(own_cluster: ControlPlane, tmp_path: Path) -> Iterator[Releases]:
+    """A cluster that is empty, with nothing of the cluster's in the way: none that other tests share. Where those have
+    theirs, the programs are built."""
     directory = tmp_path / "plane"
     directory.mkdir()
-    with ControlPlane(binaries, directory) as plane:
+    with ControlPlane(find_or_build(os.environ, print), directory) as plane:
         yield Releases(plane, tmp_path)
 
 
