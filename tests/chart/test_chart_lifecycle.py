@@ -12,14 +12,15 @@ from typing import Any
 
 import pytest
 from chart_helm import CHART, NAMESPACE, REPOSITORY, HelmError, helm, minimal
-from cluster_access import KubectlError
+from cluster_access import Cluster, KubectlError
 from cluster_binaries import find_or_build
 from control_plane import ControlPlane
 from crd_objects import wait_until_established
 
 from perseid_operator.objects import FINALIZER
 
-pytestmark = pytest.mark.slow  # Each part starts an API server; a chart with a CRD takes it seconds.
+# Each starts an API server, and has Helm send it a large CRD some times.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 CRD = "evolutionruns.perseid.dev"
 SAMPLE = str(REPOSITORY / "manifests" / "samples" / "quickstart.yaml")
@@ -28,10 +29,10 @@ SAMPLE = str(REPOSITORY / "manifests" / "samples" / "quickstart.yaml")
 class Releases:
     """Helm on a cluster."""
 
-    def __init__(self, plane: ControlPlane, directory: Path) -> None:
-        self.plane = plane
+    def __init__(self, cluster: Cluster, directory: Path) -> None:
+        self.cluster = cluster
         home = {f"HELM_{name}_HOME": str(directory / name.lower()) for name in ("CACHE", "CONFIG", "DATA")}
-        self._environment = {"KUBECONFIG": str(plane.kubeconfig), **home}
+        self._environment = {"KUBECONFIG": str(cluster.kubeconfig), **home}
 
     def helm(self, *arguments: str, values: dict[str, Any] | None = None, namespace: str = NAMESPACE) -> str:
         return helm(*arguments, f"--namespace={namespace}", values=values, environment=self._environment)
@@ -43,11 +44,11 @@ class Releases:
         return self.helm(*command, values=minimal(**values), namespace=namespace)
 
     def get(self, kind: str, name: str, namespace: str = NAMESPACE) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(self.plane.kubectl("get", kind, name, "-n", namespace, "--output=json"))
+        found: dict[str, Any] = json.loads(self.cluster.kubectl("get", kind, name, "-n", namespace, "--output=json"))
         return found
 
     def is_there(self, kind: str, name: str, namespace: str = NAMESPACE) -> bool:
-        return bool(self.plane.kubectl("get", kind, name, "-n", namespace, "--ignore-not-found", "--output=name"))
+        return bool(self.cluster.kubectl("get", kind, name, "-n", namespace, "--ignore-not-found", "--output=name"))
 
 
 @pytest.fixture
@@ -80,8 +81,8 @@ def test_a_release_goes_up_with_its_crd_and_leaves_it_and_the_runs_behind(releas
 
     releases.install(chart=older)
     assert "Score" not in columns()
-    wait_until_established(releases.plane, CRD)
-    releases.plane.kubectl("apply", "--filename", SAMPLE)
+    wait_until_established(releases.cluster, CRD)
+    releases.cluster.kubectl("apply", "--filename", SAMPLE)
     before = checksum()
 
     releases.install()
@@ -107,7 +108,7 @@ def test_a_release_goes_up_with_its_crd_and_leaves_it_and_the_runs_behind(releas
 
 def test_what_kubectl_installed_is_taken_over_where_one_says_so(releases: Releases) -> None:
     overlay = str(REPOSITORY / "manifests" / "overlays" / "cluster-wide")
-    releases.plane.kubectl("apply", "--server-side", "--kustomize", overlay)
+    releases.cluster.kubectl("apply", "--server-side", "--kustomize", overlay)
     uid = releases.get("crd", CRD)["metadata"]["uid"]
     with pytest.raises(HelmError, match="invalid ownership metadata"):
         releases.install()
@@ -123,9 +124,10 @@ def test_what_kubectl_installed_is_taken_over_where_one_says_so(releases: Releas
 
 def test_a_second_release_leaves_what_is_the_clusters_to_the_first(releases: Releases) -> None:
     for team in ("team-a", "team-b"):
-        releases.plane.kubectl("create", "namespace", team)
-    releases.install(watchNamespaces=["team-a"])
-    theirs = {"name": "second", "namespace": "second", "watchNamespaces": ["team-b"]}
+        releases.cluster.kubectl("create", "namespace", team)
+    workflows = {"enabled": True, "namespace": "default"}
+    releases.install(watchNamespaces=["team-a"], workflows=workflows)
+    theirs = {"name": "second", "namespace": "second", "watchNamespaces": ["team-b"], "workflows": workflows}
     with pytest.raises(HelmError, match=r"CustomResourceDefinition.*exists and cannot be imported"):
         releases.install(**theirs)
     releases.install(**theirs, crds={"install": False}, userRoles={"create": False})
@@ -137,21 +139,23 @@ def test_a_second_release_leaves_what_is_the_clusters_to_the_first(releases: Rel
     assert not releases.is_there("role", "perseid-operator", "team-b")
 
 
-def test_a_namespace_that_is_watched_must_be_there(releases: Releases) -> None:
-    with pytest.raises(HelmError, match='namespaces "team-a" not found'):
-        releases.install(watchNamespaces=["team-a"])
+def test_a_namespace_that_is_watched_must_be_there(cluster: Cluster, namespace: str, tmp_path: Path) -> None:
+    # Nothing of it is the cluster's, so that the one which all tests share will do.
+    none = {"crds": {"install": False}, "userRoles": {"create": False}}
+    with pytest.raises(HelmError, match=f'namespaces "{namespace}-absent" not found'):
+        Releases(cluster, tmp_path).install(namespace=namespace, watchNamespaces=[f"{namespace}-absent"], **none)
 
 
 def test_a_stuck_run_is_let_go_as_the_notes_say(releases: Releases) -> None:
     notes = releases.install()
     (patch,) = re.findall(r"kubectl patch evolutionrun NAME .* --patch '(.*)'", notes)
-    wait_until_established(releases.plane, CRD)
-    releases.plane.kubectl("apply", "--filename", SAMPLE)
+    wait_until_established(releases.cluster, CRD)
+    releases.cluster.kubectl("apply", "--filename", SAMPLE)
     held = json.dumps({"metadata": {"finalizers": [FINALIZER]}})
-    releases.plane.kubectl("patch", "evorun", "quickstart", "--type=merge", "--patch", held)
+    releases.cluster.kubectl("patch", "evorun", "quickstart", "--type=merge", "--patch", held)
     releases.helm("uninstall", "perseid")
-    releases.plane.kubectl("delete", "evorun", "quickstart", "--wait=false")
+    releases.cluster.kubectl("delete", "evorun", "quickstart", "--wait=false")
     assert releases.is_there("evolutionrun", "quickstart", "default")
-    releases.plane.kubectl("patch", "evolutionrun", "quickstart", "--type=merge", "--patch", patch)
+    releases.cluster.kubectl("patch", "evolutionrun", "quickstart", "--type=merge", "--patch", patch)
     with pytest.raises(KubectlError, match="NotFound"):
         releases.get("evolutionrun", "quickstart", "default")

@@ -112,7 +112,7 @@ def test_an_operator_of_some_namespaces_gets_a_role_in_each_and_none_in_the_clus
 
 def test_workflows_of_one_namespace_are_a_role_there_and_nothing_elsewhere(tmp_path: Path) -> None:
     objects = render(minimal(workflows={"enabled": True, "namespace": "kubeflow"}))
-    role = the(objects, "Role", "perseid-operator-workflows")
+    role = the(objects, "Role", f"perseid-operator-workflows-{NAMESPACE}")
     assert role["metadata"]["namespace"] == "kubeflow"
     assert role["rules"] == [{"apiGroups": ["argoproj.io"], "resources": ["workflows"], "verbs": ["list", "delete"]}]
     assert "argoproj.io" not in str(the(objects, "ClusterRole"))
@@ -137,7 +137,7 @@ def test_every_setting_of_the_operator_is_given_by_a_value() -> None:
 def test_no_variable_of_the_operator_can_be_given_twice() -> None:
     text = (CHART / "templates" / "_checks.tpl").read_text(encoding="utf-8")
     owned = set(re.findall(r'^  "(PERSEID_\w+)" "', text, re.MULTILINE))
-    assert owned == set(VARIABLES) - {"PERSEID_WORKFLOWS", "PERSEID_LEASE_NAMESPACE"}
+    assert owned == set(VARIABLES) - {"PERSEID_WORKFLOWS"}
 
 
 def test_several_replicas_share_a_lease_and_are_kept_apart_and_one_needs_none_of_it() -> None:
@@ -249,6 +249,17 @@ def test_the_pod_of_helm_test_is_none_of_the_operators() -> None:
     assert not service["spec"]["selector"].items() <= labels.items()
     (address,) = re.findall(r"http://([\w.-]+):(\d+)/readyz", str(the(objects, "Pod", "perseid-operator-test")))
     assert address == (f"{service['metadata']['name']}.{NAMESPACE}.svc", str(service["spec"]["ports"][0]["port"]))
+
+
+def test_prometheus_finds_the_operator_by_the_service_and_under_the_name_that_the_alerts_ask_for() -> None:
+    objects = objects_of("everything")
+    monitor, service = the(objects, "ServiceMonitor"), the(objects, "Service", "perseid-operator-metrics")
+    assert monitor["spec"]["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
+    assert service["spec"]["selector"].items() <= pod(objects)["metadata"]["labels"].items()
+    ports = {each["name"]: each["containerPort"] for each in container(objects)["ports"]}
+    assert ports[service["spec"]["ports"][0]["targetPort"]] == 8080
+    asked = set(re.findall(r'job="([^"]+)"', str(the(objects, "PrometheusRule"))))
+    assert asked == {service["metadata"]["name"]}
 
 
 def test_the_notes_say_what_comes_next_and_how_a_stuck_object_is_let_go() -> None:

@@ -47,6 +47,7 @@
   "PERSEID_CLEANUP_SECONDS" "cleanupSeconds"
   "PERSEID_PROGRESS_SECONDS" "progressSeconds"
   "PERSEID_LEADER_ELECTION" "replicas"
+  "PERSEID_LEASE_NAMESPACE" "the chart itself: the operator has a right to its Lease in its own namespace only"
   "PERSEID_LOG_FORMAT" "log.format"
   "PERSEID_LOG_LEVEL" "log.level"
   "PERSEID_HTTP_PORT" "the chart itself: probes and Service go to 8080"
