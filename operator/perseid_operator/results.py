@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,8 +11,16 @@ import obstore
 from obstore.store import LocalStore
 
 from perseid.api.layout import RESULT, StorageError, attempt_key, is_remote, local_path
-from perseid.api.result import GenerationResult, MentorBudget, ResultError, StageResult, parse_result
-from perseid.api.stages import STAGES
+from perseid.api.result import (
+    GenerationResult,
+    MentorBudget,
+    PaidUsage,
+    ResultError,
+    StageResult,
+    StageUsage,
+    parse_result,
+)
+from perseid.api.stages import STAGES, StageName
 from perseid.storage.stores import Patience, explained, open_store
 
 __all__ = ["ResultReader", "StageFailure", "StorageError"]
@@ -62,6 +71,22 @@ class ResultReader:
             if result.error is not None:
                 return StageFailure(stage, result.error, result.spent_budget)
             return None
+        return None
+
+    async def paid(self, root: str, generation: int, attempt: int, stages: Sequence[StageName]) -> PaidUsage:
+        """What mentors and judges have cost a generation up to an attempt, by each stage's newest word."""
+        found = [await self._newest_usage(root, generation, attempt, stage) for stage in stages]
+        return PaidUsage.of(usage for usage in found if usage is not None)
+
+    async def _newest_usage(self, root: str, generation: int, attempt: int, stage: StageName) -> StageUsage | None:
+        for number in reversed(range(attempt + 1)):
+            content = await self._read(root, f"{attempt_key(generation, number)}/{stage}/{RESULT}")
+            if content is None:
+                continue
+            try:
+                return StageResult.model_validate_json(content).usage
+            except ValueError:
+                continue
         return None
 
     async def _read(self, root: str, key: str) -> bytes | None:

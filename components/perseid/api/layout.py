@@ -11,13 +11,15 @@ In object storage the keys are the same. There stages work on a copy in a scratc
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import tempfile
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from perseid.api.attempt import Attempt
-from perseid.api.result import StageResult
+from perseid.api.result import StageResult, StageUsage
 
 RESULT = "result.json"
 PROGRESS = "progress.json"
@@ -124,3 +126,16 @@ def read_stage_result(directory: Path) -> StageResult | None:
         return StageResult.model_validate_json((directory / RESULT).read_bytes())
     except FileNotFoundError:
         return None
+
+
+def newest_usage(attempts: Iterable[Path], stages: Iterable[str]) -> dict[str, StageUsage]:
+    """What a generation's stages have used: of each the newest attempt's word, which has in it what earlier ones used.
+
+    `attempts` are directories, the oldest first. A stage that has not ended in any of them is left out.
+    """
+    found: dict[str, StageUsage] = {}
+    for attempt, stage in itertools.product(attempts, list(stages)):
+        result = read_stage_result(attempt / stage)
+        if result is not None:
+            found[stage] = result.usage
+    return found

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
 
-from perseid.api.layout import JOURNAL, read_stage_result
+from perseid.api.layout import JOURNAL, newest_usage
 from perseid.api.meteor import PriceSpec
 from perseid.api.result import StageUsage
 from perseid.engines.budget import Budget, Limits, Spent, cost
@@ -62,19 +62,8 @@ def _earlier_usage(context: StageContext) -> Iterable[StageUsage]:
     had paid for; and of this attempt its stages before this one."""
     if context.storage is not None:
         context.storage.fetch_stage_results()
-    for generation in range(context.attempt.generation):
-        yield from _usage_by_stage(context, context.layout.attempts(generation)).values()
     stages = context.spec.stages
+    for generation in range(context.attempt.generation):
+        yield from newest_usage(context.layout.attempts(generation), stages).values()
     before = stages[: stages.index(context.stage)]
-    own = _usage_by_stage(context, [context.layout.attempt_directory])
-    yield from (usage for stage, usage in own.items() if stage in before)
-
-
-def _usage_by_stage(context: StageContext, attempts: Iterable[Path]) -> dict[str, StageUsage]:
-    found: dict[str, StageUsage] = {}
-    for attempt in attempts:  # the oldest first: newer ones replace it
-        for stage in context.spec.stages:
-            result = read_stage_result(attempt / stage)
-            if result is not None:
-                found[stage] = result.usage
-    return found
+    yield from newest_usage([context.layout.attempt_directory], before).values()

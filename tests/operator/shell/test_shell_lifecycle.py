@@ -239,12 +239,14 @@ async def test_a_stage_that_the_budget_kept_from_asking_ends_the_run(tmp_path: P
         stage = tmp_path / "team" / f"{NAME}-{UID}" / "generations/000/attempts/0/mentor-supervised"
         stage.mkdir(parents=True)
         told = {"state": "failed", "error": "raise spec.budget.mentorCost", "spentBudget": {"mentorCost": 2.5}}
+        told["usage"] = {"cost": 2.25, "paidTokens": 400}
         (stage / "result.json").write_text(json.dumps({"stage": "mentor-supervised", **told}))
         await world.double.finish_run(FIRST, "FAILED")
         status = await world.to_the_end()
         assert reason(world, ConditionType.FAILED) == (ConditionStatus.TRUE, Reason.BUDGET_EXCEEDED)
         (attempt,) = status.generations[0].attempts
         assert attempt.message == "mentor-supervised: raise spec.budget.mentorCost"
+        assert (status.usage.cost, status.usage.mentor_tokens) == (2.25, 400), "a failed attempt is paid for, too"
 
 
 async def test_a_stage_of_meteor_whose_pod_died_is_the_one_that_the_failure_policy_sees(
