@@ -1,4 +1,4 @@
-"""What paid models have cost, in this stage and before it."""
+"""What models were asked and what paid ones have cost, in this stage and before it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from perseid.engines.budget import Budget, Limits, Spent, cost
 from perseid.engines.journal import read_journal
 from perseid.engines.protocol import Usage
 from perseid.stages.context import StageContext
-from perseid.stages.models import stage_usage
 
 MENTOR_JOURNAL, JUDGE_JOURNAL = "mentor.jsonl", "judge.jsonl"
 """Journals of their own: what they have cost is read from them."""
@@ -39,6 +38,17 @@ def recorded_usage(context: StageContext) -> StageUsage:
             "cost": sum(cost(usage, price) for usage, price in paid),
             "paid_tokens": sum(usage.prompt_tokens + usage.completion_tokens for usage, _ in paid),
         }
+    )
+
+
+def stage_usage(*parts: Usage) -> StageUsage:
+    """Token counts as a stage's result has them; the time is added when the stage ends."""
+    usage = sum(parts, Usage())
+    return StageUsage(
+        calls=usage.calls,
+        prompt_tokens=usage.prompt_tokens,
+        cached_tokens=usage.cached_tokens,
+        completion_tokens=usage.completion_tokens,
     )
 
 

@@ -23,7 +23,8 @@ from perseid.search.profiles import resolve
 from perseid.stages.coder import Coder
 from perseid.stages.context import ANYWHERE, StageContext
 from perseid.stages.errors import StageError
-from perseid.stages.models import open_evaluator, open_policy, stage_usage
+from perseid.stages.models import open_evaluator, open_policy
+from perseid.stages.spending import stage_usage
 
 TREES, PLANS, DROPPED = "trees.jsonl", "plans.jsonl", "dropped.jsonl"
 
