@@ -21,6 +21,9 @@ from pathlib import Path
 from perseid.api.attempt import Attempt
 from perseid.api.result import StageResult, StageUsage
 
+GENERATIONS, EVALUATIONS = "generations", "evaluations"
+RUN_DIRECTORIES = (GENERATIONS, EVALUATIONS)
+"""All that stages write into, below a run's root."""
 RESULT = "result.json"
 PROGRESS = "progress.json"
 JOURNAL = "journal.jsonl"
@@ -59,7 +62,7 @@ def working_copy(uri: str) -> Path:
 
 def attempt_key(generation: int, attempt: int) -> str:
     """An attempt's directory, below the root of the run's files."""
-    return f"generations/{generation:03d}/attempts/{attempt}"
+    return f"{GENERATIONS}/{generation:03d}/attempts/{attempt}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +112,7 @@ class Layout:
     @property
     def evaluations(self) -> Path:
         """The run's store of evaluations."""
-        return self.root / "evaluations"
+        return self.root / EVALUATIONS
 
     @property
     def result(self) -> Path:
