@@ -67,6 +67,7 @@ MAY = [
     ("reclaimPolicy", "delete"),
     ("reclaimPolicy", "retain"),
     ("deletePolicy", "orphan"),
+    ("retainModels", "promoted"),
     ("generations.approval", "manual"),
     ("generations.max", 4),
 ]

@@ -317,13 +317,14 @@ def test_the_pipelines_parameters_are_what_an_attempt_gives(compiled: list[dict[
     assert set(attempt.arguments()) == set(compiled[0]["root"]["inputDefinitions"]["parameters"])
 
 
-def test_the_budget_of_the_moment_is_what_an_attempt_is_told() -> None:
+def test_what_stages_go_by_is_told_to_an_attempt_as_it_is_at_the_moment() -> None:
     spec = RUNS["meteor"].spec
     budget = replace(spec.budget, mentor_cost=2.5, mentor_tokens=10**6)
-    run = replace(RUNS["meteor"], spec=replace(spec, budget=budget, suspend=True))
+    run = replace(RUNS["meteor"], spec=replace(spec, budget=budget, retain_models="promoted", suspend=True))
     attempt = Attempt(run=run, run_id="x", generation=0, number=0, storage="/s", start_model="m")
     told = EvolutionRun.model_validate(attempt.arguments()["run"])
     assert told.spec.budget == budget
+    assert told.spec.retain_models == "promoted"
     assert not told.spec.suspend, "what else may change under way is no stage's business"
 
 

@@ -108,6 +108,9 @@ class LifecycleSpec(ApiModel):
     reclaim_policy: Literal["retain", "delete"] = "retain"
     """What becomes of the run's files in a cluster, models included, when the EvolutionRun is deleted, by hand or
     because its time to live is over. `delete`: they are gone before the object is. A laptop keeps them."""
+    retain_models: Literal["all", "promoted"] = "all"
+    """Which generations' weights are kept. `promoted`: when a generation has been scored, those of earlier ones are
+    deleted but for the model that it started from, and so are those of its own earlier attempts."""
     managed_by: Text | None = None
     """Who carries the run through. With any value but `perseid.dev/operator`, Perseid's operator leaves it alone."""
 
