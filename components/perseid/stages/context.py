@@ -13,7 +13,7 @@ from perseid.api.base import replace
 from perseid.api.layout import RESULT, Layout
 from perseid.api.result import MentorBudget, StageResult, StageUsage
 from perseid.api.spec import EvolutionRunSpec
-from perseid.api.stages import StageName
+from perseid.api.stages import StageName, stage_of
 from perseid.data.jsonl import write_json
 from perseid.stages.errors import BudgetSpentError
 from perseid.stages.progress import ProgressWriter
@@ -45,7 +45,8 @@ class StageContext:
     @property
     def stage(self) -> StageName:
         """The stage's name."""
-        found: StageName = self.directory.name  # type: ignore[assignment]  # the layout calls it so
+        found = stage_of(self.directory.name)
+        assert found is not None  # the layout calls it so
         return found
 
     @property
@@ -76,8 +77,9 @@ def failed_result(name: str, context: StageContext, error: Exception) -> StageRe
 
 
 def timed_result(result: StageResult, context: StageContext) -> StageResult:
-    """The result with the time that the stage took, over all its tries."""
-    return replace(result, usage=replace(result.usage, seconds=context.progress.seconds))
+    """The result with the time that the stage took, over all its tries, beside what its shards took."""
+    seconds = result.usage.seconds + context.progress.seconds
+    return replace(result, usage=replace(result.usage, seconds=seconds))
 
 
 def write_result(directory: Path, result: StageResult) -> StageResult:

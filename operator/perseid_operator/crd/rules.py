@@ -16,6 +16,7 @@ from perseid.api.engine import EMBEDDED_MODEL, ModelSpec
 from perseid.api.meteor import JudgeSpec, MentorSpec, MeteorSpec, QuestionSet, SelfEvolutionSpec
 from perseid.api.problems import ProblemSet
 from perseid.api.search import BlendWeights
+from perseid.api.spec import EvolutionRunSpec
 from perseid.api.training import EvaluationSpec
 from perseid_operator.crd.schema import Schema, cel_text
 
@@ -157,6 +158,13 @@ TWINS: Mapping[tuple[type[BaseModel], str], tuple[Rule, ...]] = {
     (BlendWeights, "_something_counts"): (
         Rule(
             "self.ladder > 0.0 || self.likelihood > 0.0 || self.execution > 0.0", "at least one weight must be above 0"
+        ),
+    ),
+    (EvolutionRunSpec, "_shards_have_a_search"): (
+        Rule(
+            "self.pipeline.shards == 1 || 'sra-mcts' in self.methods",
+            "only the search of method sra-mcts is done in shards: set pipeline.shards to 1 or add the method",
+            "pipeline",
         ),
     ),
     (EvaluationSpec, "_k_fits_n"): (
