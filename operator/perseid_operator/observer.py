@@ -156,11 +156,11 @@ class Observer:
     async def _failed(self, obj: RunObject, run: KfpRun, seen: ObservedRun, root: str, current: Intent) -> ObservedRun:
         """What it has cost, and why it failed: what a pod or the Workflow says of the surroundings, else what the stage
         said of itself."""
-        stages, methods = obj.run.spec.stages, obj.run.spec.methods
-        if "meteor" in methods:  # no other stage has mentors or judges
-            paid = await self._results.paid(root, current.generation, current.attempt, stages)
+        spec = obj.run.spec
+        if "meteor" in spec.methods:  # no other stage has mentors or judges
+            paid = await self._results.paid(root, current.generation, current.attempt, spec.stages)
             seen = dataclasses.replace(seen, paid=paid)
-        told = await self._results.failure(root, current.generation, current.attempt)
+        told = await self._results.failure(root, current.generation, current.attempt, spec.pipeline.shards)
         workflows = await self._workflows.of(run.run_id)
         found = sight.reason_in([*sight.workflow_messages(workflows or []), run.error or ""])
         stage = next((name for name in STAGES if told is not None and told.stage == name), None)

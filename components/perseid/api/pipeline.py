@@ -97,6 +97,9 @@ class PipelineSpec(ApiModel):
     """Image of the stages. Pin it by digest in production."""
     stages: StagesSpec = StagesSpec()
     """Resources by stage."""
+    shards: Annotated[int, Field(ge=1, le=32)] = 1
+    """Pods that share the search's problems, each with the resources of `stages.synthesize`: one for each GPU, or for
+    each group of `engine.vllm.tensorParallelSize` GPUs. A laptop searches them one after another."""
     env: Annotated[list[EnvSpec], Field(max_length=32)] = []
     """Environment variables of the stages. Never secrets: whoever may read the run can read them."""
     secret_env: Annotated[list[SecretEnvSpec], Field(max_length=32)] = []

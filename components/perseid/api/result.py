@@ -120,7 +120,7 @@ class StageUsage(RecordedModel):
     """Prompt tokens that came from the prefix cache."""
     completion_tokens: Count = 0
     seconds: Seconds = 0.0
-    """Wall-clock time, over all restarts of the stage."""
+    """Wall-clock time, over all restarts of the stage; that of shards is added up."""
     cost: Annotated[float, Field(ge=0.0)] = 0.0
     """Of paid models, in the currency of their price table."""
     paid_tokens: Count = 0

@@ -3,7 +3,7 @@
 KFP copies a component's source into the pipeline: a body must import what it needs, and stays a call into
 perseid.stages. The annotations must be real objects, so this module has no `from __future__ import annotations`. Each
 component takes the result of the one `before` it, which draws the edges of the DAG and the lineage in the UI; the first
-one has none. What the other six parameters are says `perseid.api.attempt.Attempt`.
+one has none, or those of its `shards`. What the other six parameters are says `perseid.api.attempt.Attempt`.
 """
 
 # KFP knows `dict`, and no parameters of it.
@@ -21,6 +21,23 @@ IMAGE = "perseid-stage:latest"
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
+def synthesize_shard(
+    run: dict,
+    run_id: str,
+    generation: int,
+    attempt: int,
+    storage: str,
+    start_model: str,
+    shard: int,
+    metrics: dsl.Output[dsl.Metrics],
+) -> str:
+    """Search for plans of one shard's problems."""
+    from perseid.stages.kfp import run_component
+
+    return run_component("synthesize", (run, run_id, generation, attempt, storage, start_model), metrics, shard=shard)
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
 def synthesize(
     run: dict,
     run_id: str,
@@ -29,9 +46,9 @@ def synthesize(
     storage: str,
     start_model: str,
     metrics: dsl.Output[dsl.Metrics],
-    before: str = "",
+    shards: list = [],
 ) -> str:
-    """Search for plans."""
+    """Search for plans, or join what the shards have found."""
     from perseid.stages.kfp import run_component
 
     return run_component("synthesize", (run, run_id, generation, attempt, storage, start_model), metrics)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Protocol
 
 from perseid.api.attempt import Attempt
-from perseid.api.layout import RESULT, newest_usage, read_stage_result
+from perseid.api.layout import RESULT, newest_usage, parts_in, read_stage_result
 from perseid.api.result import PaidUsage, ResultError, parse_result
 from perseid.api.stages import STAGES
 from perseid.api.status import EvolutionRunStatus, Intent
@@ -162,13 +162,13 @@ def _failed(directory: Path, code: int) -> ObservedRun:
     """Which stage failed, where one did, and why: what it says itself, or what is known of its end."""
     log = directory / LOG
     for stage in STAGES:
-        if not (directory / stage).exists():
-            continue
-        result = read_stage_result(directory / stage)
-        if result is not None and result.error:
-            error = f"{stage}: {result.error} (log: {log})"
-            return ObservedRun(RunState.FAILED, error=error, failed_stage=stage, spent_budget=result.spent_budget)
-        if result is None:
-            error = f"{stage} ended without a result; was it killed, or out of memory? (log: {log})"
-            return ObservedRun(RunState.FAILED, error=error, failed_stage=stage)
+        results = {part.name: read_stage_result(part) for part in parts_in(directory, stage)}
+        for name, result in results.items():
+            if result is not None and result.error:
+                error = f"{name}: {result.error} (log: {log})"
+                return ObservedRun(RunState.FAILED, error=error, failed_stage=stage, spent_budget=result.spent_budget)
+        for name, result in results.items():
+            if result is None:
+                error = f"{name} ended without a result; was it killed, or out of memory? (log: {log})"
+                return ObservedRun(RunState.FAILED, error=error, failed_stage=stage)
     return ObservedRun(RunState.FAILED, error=f"the pipeline ended with exit code {code} (log: {log})")

@@ -12,7 +12,7 @@ from perseid.api.attempt import Attempt
 from perseid.api.layout import Layout
 from perseid.api.result import StageResult
 from perseid.api.spec import EvolutionRunSpec
-from perseid.api.stages import StageName
+from perseid.api.stages import StageName, stage_of
 from perseid.stages.progress import ProgressWriter
 from perseid.storage.stage import StageStorage
 
@@ -41,7 +41,8 @@ class StageContext:
     @property
     def stage(self) -> StageName:
         """The stage's name."""
-        found: StageName = self.directory.name  # type: ignore[assignment]  # the layout calls it so
+        found = stage_of(self.directory.name)
+        assert found is not None  # the layout calls it so
         return found
 
     @property

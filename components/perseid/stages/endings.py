@@ -29,8 +29,9 @@ def failed_result(name: str, context: StageContext, error: Exception) -> StageRe
 
 
 def timed_result(result: StageResult, context: StageContext) -> StageResult:
-    """The result with the time that the stage took, over all its tries."""
-    return replace(result, usage=replace(result.usage, seconds=context.progress.seconds))
+    """The result with the time that the stage took, over all its tries, beside what its shards took."""
+    seconds = result.usage.seconds + context.progress.seconds
+    return replace(result, usage=replace(result.usage, seconds=seconds))
 
 
 def write_result(directory: Path, result: StageResult) -> StageResult:

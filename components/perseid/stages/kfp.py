@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import logging
 import os
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from perseid.api.attempt import Attempt
 from perseid.api.layout import RESULT, Layout
-from perseid.api.stages import STAGES, StageName, module_of
+from perseid.api.stages import STAGES, StageName, module_of, shard_name
 from perseid.processes import die_with_starter
 from perseid.stages.runtime import run_stage
 from perseid.storage.stage import StageStorage
@@ -24,8 +25,15 @@ Parameters = tuple[dict[str, Any], str, int, int, str, str]
 """run, run_id, generation, attempt, storage, start_model: as in `Attempt`."""
 
 
-def run_component(name: StageName, parameters: Parameters, metrics: dsl.Metrics, model: dsl.Model | None = None) -> str:
-    """Run stage `name` and publish its metrics; returns where its result.json lies.
+def run_component(
+    name: StageName,
+    parameters: Parameters,
+    metrics: dsl.Metrics,
+    model: dsl.Model | None = None,
+    shard: int | None = None,
+) -> str:
+    """Run stage `name`, or its shard of that number from 0, and publish its metrics; returns where its result.json
+    lies.
 
     The model artifact holds the manifest alone: KFP copies artifacts whole into every step, and weights are read where
     they lie.
@@ -38,11 +46,15 @@ def run_component(name: StageName, parameters: Parameters, metrics: dsl.Metrics,
     fields = ("run", "run_id", "generation", "number", "storage", "start_model")
     parsed = Attempt.model_validate(dict(zip(fields, parameters, strict=True)))
     module = importlib.import_module(f"perseid.stages.{module_of(name)}")
-    result = run_stage(name, parsed, module.run)
+    part: str = name
+    body = module.run
+    if shard is not None:
+        part, body = shard_name(int(shard)), functools.partial(module.run_shard, shard=int(shard))
+    result = run_stage(part, parsed, body)
     for key, value in sorted(result.metrics.items()):
         metrics.log_metric(key, value)
     layout = Layout.of(parsed)
-    directory = layout.stage(name)
+    directory = layout.stage(part)
     if model is not None:
         manifest = directory / "model" / "perseid-model.json"
         if layout.uri is not None:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from perseid.api.layout import RESULT, Layout, StorageError
+from perseid.api.layout import RESULT, Layout, StorageError, may_be_taken_over
 from perseid.api.result import StageResult
 from perseid.api.stages import LAST_STAGE
 from perseid.storage.directories import fetch_file, inherit
@@ -60,8 +60,7 @@ class StageStorage:
         for earlier in self._layout.earlier(self._stage):
             key = self._key(earlier)
             ended = self._objects.read(f"{key}/{RESULT}")
-            # The last stage is never done for a new attempt: it writes the attempt's own result, in the attempt's name.
-            done = ended is not None and self._stage != LAST_STAGE and _is_done(ended[0])
+            done = ended is not None and _may_be_taken_over(self._stage, ended[0])
             if inherit(self._objects, key, self.mirror.key, with_result=done):
                 log.info("took over what %s had done", self._objects.uri(key))
                 return True
@@ -171,8 +170,8 @@ def _state(path: Path) -> tuple[int, int]:
     return stat.st_size, stat.st_mtime_ns
 
 
-def _is_done(content: bytes) -> bool:
+def _may_be_taken_over(stage: str, content: bytes) -> bool:
     try:
-        return StageResult.model_validate_json(content).state == "done"
+        return may_be_taken_over(stage, StageResult.model_validate_json(content))
     except ValueError:
         return False

@@ -168,6 +168,13 @@ TWINS: Mapping[tuple[type[BaseModel], str], tuple[Rule, ...]] = {
             "self.ladder > 0.0 || self.likelihood > 0.0 || self.execution > 0.0", "at least one weight must be above 0"
         ),
     ),
+    (EvolutionRunSpec, "_shards_have_a_search"): (
+        Rule(
+            "self.pipeline.shards == 1 || 'sra-mcts' in self.methods",
+            "only the search of method sra-mcts is done in shards: set pipeline.shards to 1 or add the method",
+            "pipeline",
+        ),
+    ),
     (EvaluationSpec, "_k_fits_n"): (
         Rule(
             "self.k.all(k, k <= self.samples)",
