@@ -82,7 +82,10 @@ class Actions:
         request = RunRequest(
             run_id=submit.run_id,
             display_name=display_name(obj.namespace, obj.name, submit.generation, submit.attempt),
-            description=f"Generation {submit.generation}, attempt {submit.attempt} of EvolutionRun {obj.uid}",
+            description=(
+                f"Generation {submit.generation}, attempt {submit.attempt} of EvolutionRun {obj.namespace}/{obj.name}"
+                f" (uid {obj.uid})"
+            ),
             experiment_id=experiment,
             pipeline_spec=frozen.pipeline,
             platform_spec=frozen.platform,

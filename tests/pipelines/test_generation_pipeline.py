@@ -273,15 +273,24 @@ def test_an_example_compiles_to_far_less_than_kubernetes_takes(name: str, tmp_pa
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["pipeline.yaml"], "scratch files were left"
 
 
-def test_every_stage_that_trains_gives_its_model_to_the_ui(pipelines: Documents) -> None:
-    components = pipelines["both-methods"][0]["components"]
-    models = {
-        name.removeprefix("comp-")
-        for name, one in components.items()
-        if one["outputDefinitions"]["artifacts"].get("model", {}).get("artifactType", {}).get("schemaTitle")
-        == "system.Model"
+def test_every_stage_gives_the_ui_what_it_shows_best(pipelines: Documents) -> None:
+    shown = {
+        name.removeprefix("comp-"): {
+            artifact: kind["artifactType"]["schemaTitle"].removeprefix("system.")
+            for artifact, kind in one["outputDefinitions"]["artifacts"].items()
+        }
+        for name, one in pipelines["both-methods"][0]["components"].items()
     }
-    assert models == {"finetune", *METEOR}
+    scalars = {"metrics": "Metrics"}
+    data = {**scalars, "yields": "Markdown"}
+    trained = {"model": "Model"}
+    assert shown == {
+        "synthesize": data,
+        "convert": data,
+        "finetune": {**scalars, **trained},
+        **{stage: {**data, **trained} for stage in METEOR},
+        "evaluate": {**scalars, "scores": "Metrics", "report": "HTML", "candidate": "Model"},
+    }
 
 
 def test_runs_that_agree_in_stages_and_pipeline_share_their_template_and_others_do_not() -> None:

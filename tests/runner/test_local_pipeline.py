@@ -85,14 +85,14 @@ def test_a_killed_run_leaves_no_process_and_goes_on_to_its_end(tmp_path: Path) -
     assert sorted(path for path in root.rglob("*") if path.is_file()) == before, "a finished run was run again"
 
 
-# Slow (60 s): each stage and each shard is a process that imports torch and transformers.
+# Slow (60 s on idle cores): each stage and each shard is a process that imports torch and transformers.
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_a_search_in_shards_is_carried_out_one_shard_after_the_other(tmp_path: Path) -> None:
     file = write_run(tmp_path)
     file.write_text(file.read_text() + "  pipeline: {shards: 2}\n")
     run = subprocess.run(
-        command(file, "--json"), env=environment(tmp_path), capture_output=True, text=True, timeout=PATIENCE_SECONDS * 2
+        command(file, "--json"), env=environment(tmp_path), capture_output=True, text=True, timeout=PATIENCE_SECONDS * 4
     )
     layout = Layout(tmp_path / "runs" / "tiny", 0, 0)
     assert run.returncode == 0, run.stderr + (layout.attempt_directory / "log.txt").read_text()[-4000:]

@@ -46,12 +46,13 @@ def synthesize(
     storage: str,
     start_model: str,
     metrics: dsl.Output[dsl.Metrics],
+    yields: dsl.Output[dsl.Markdown],
     shards: list = [],
 ) -> str:
     """Search for plans, or join what the shards have found."""
     from perseid.stages.kfp import run_component
 
-    return run_component("synthesize", (run, run_id, generation, attempt, storage, start_model), metrics)
+    return run_component("synthesize", (run, run_id, generation, attempt, storage, start_model), metrics, yields=yields)
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
@@ -63,12 +64,13 @@ def convert(
     storage: str,
     start_model: str,
     metrics: dsl.Output[dsl.Metrics],
+    yields: dsl.Output[dsl.Markdown],
     before: str = "",
 ) -> str:
     """Turn plans into code, verify it and write training records."""
     from perseid.stages.kfp import run_component
 
-    return run_component("convert", (run, run_id, generation, attempt, storage, start_model), metrics)
+    return run_component("convert", (run, run_id, generation, attempt, storage, start_model), metrics, yields=yields)
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
@@ -86,7 +88,7 @@ def finetune(
     """Train on the records."""
     from perseid.stages.kfp import run_component
 
-    return run_component("finetune", (run, run_id, generation, attempt, storage, start_model), metrics, model)
+    return run_component("finetune", (run, run_id, generation, attempt, storage, start_model), metrics, model=model)
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
@@ -99,12 +101,19 @@ def mentor_supervised(
     start_model: str,
     metrics: dsl.Output[dsl.Metrics],
     model: dsl.Output[dsl.Model],
+    yields: dsl.Output[dsl.Markdown],
     before: str = "",
 ) -> str:
     """Learn from a mentor's answers."""
     from perseid.stages.kfp import run_component
 
-    return run_component("mentor-supervised", (run, run_id, generation, attempt, storage, start_model), metrics, model)
+    return run_component(
+        "mentor-supervised",
+        (run, run_id, generation, attempt, storage, start_model),
+        metrics,
+        model=model,
+        yields=yields,
+    )
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
@@ -117,12 +126,15 @@ def self_assessment(
     start_model: str,
     metrics: dsl.Output[dsl.Metrics],
     model: dsl.Output[dsl.Model],
+    yields: dsl.Output[dsl.Markdown],
     before: str = "",
 ) -> str:
     """Answer, be judged, revise, and learn from what became right."""
     from perseid.stages.kfp import run_component
 
-    return run_component("self-assessment", (run, run_id, generation, attempt, storage, start_model), metrics, model)
+    return run_component(
+        "self-assessment", (run, run_id, generation, attempt, storage, start_model), metrics, model=model, yields=yields
+    )
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
@@ -135,12 +147,15 @@ def self_evolution(
     start_model: str,
     metrics: dsl.Output[dsl.Metrics],
     model: dsl.Output[dsl.Model],
+    yields: dsl.Output[dsl.Markdown],
     before: str = "",
 ) -> str:
     """Learn from expensive decoding what cheap decoding gets wrong."""
     from perseid.stages.kfp import run_component
 
-    return run_component("self-evolution", (run, run_id, generation, attempt, storage, start_model), metrics, model)
+    return run_component(
+        "self-evolution", (run, run_id, generation, attempt, storage, start_model), metrics, model=model, yields=yields
+    )
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
@@ -152,12 +167,20 @@ def evaluate(
     storage: str,
     start_model: str,
     metrics: dsl.Output[dsl.Metrics],
+    scores: dsl.Output[dsl.Metrics],
+    report: dsl.Output[dsl.HTML],
+    candidate: dsl.Output[dsl.Model],
     before: str = "",
 ) -> str:
     """Score the trained model and the one it started from."""
     from perseid.stages.kfp import run_component
 
-    return run_component("evaluate", (run, run_id, generation, attempt, storage, start_model), metrics)
+    return run_component(
+        "evaluate",
+        (run, run_id, generation, attempt, storage, start_model),
+        metrics,
+        generation=(scores, report, candidate),
+    )
 
 
 COMPONENTS: Mapping[StageName, Callable[..., Any]] = {

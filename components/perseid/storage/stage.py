@@ -83,6 +83,14 @@ class StageStorage:
                 return
         target.unlink(missing_ok=True)
 
+    def fetch_attempt_result(self) -> None:
+        """Make the working copy of the attempt's own result what was written; leave it where nothing was."""
+        path = self._layout.result
+        found = self._objects.read(self._key(path))
+        if found is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(found[0])
+
     def fetch_evaluations(self) -> None:
         """Fetch the scores that the run has; the answers behind them stay where they are."""
         for listed in list(self._objects.list(self._key(self._layout.evaluations))):
