@@ -21,6 +21,7 @@ from google.protobuf import json_format, struct_pb2
 from perseid.api.attempt import Attempt
 from perseid.api.base import replace
 from perseid.api.load import load_run
+from perseid.api.pipeline import EnvSpec
 from perseid.api.spec import EvolutionRun
 from perseid.api.stages import Method, StageName, module_of
 from perseid.pipelines.generation import build_pipeline, build_template, compile_pipeline, compile_template
@@ -224,6 +225,19 @@ def test_every_stage_has_the_environment_and_no_secret_stands_in_the_pipeline(pi
             for entry in on_kubernetes(compiled, stage)["secretAsEnv"]
         }
         assert secrets == {"AWS_SECRET_ACCESS_KEY": ("storage", "secret-key"), "OPENAI_API_KEY": ("mentor", "token")}
+
+
+def test_every_stage_and_shard_mounts_the_cache_and_looks_there_unless_told_otherwise(tmp_path: Path) -> None:
+    own = [*IN_SHARDS.spec.pipeline.env, EnvSpec(name="HF_HOME", value="/elsewhere")]
+    for env, home in ((IN_SHARDS.spec.pipeline.env, "/cache/huggingface"), (own, "/elsewhere")):
+        pipeline = replace(IN_SHARDS.spec.pipeline, cache_claim="models", env=env)
+        run = replace(IN_SHARDS, spec=replace(IN_SHARDS.spec, pipeline=pipeline))
+        compiled = compile_to_documents(run, tmp_path)
+        for stage in ("synthesize-shard", *run.spec.stages):
+            variables = {one["name"]: one["value"] for one in container(compiled, stage)["env"]}
+            assert (variables["HF_HOME"], variables["PERSEID_CACHE"]) == (home, "/cache/perseid")
+            (mount,) = on_kubernetes(compiled, stage)["pvcMount"]
+            assert (mount["constant"], mount["mountPath"]) == ("models", "/cache")
 
 
 def test_retries_are_asked_for_only_where_the_spec_does(pipelines: Documents) -> None:
