@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import obstore
 from obstore.store import LocalStore
 
-from perseid.api.layout import RESULT, StorageError, attempt_key, is_remote, local_path
-from perseid.api.result import GenerationResult, MentorBudget, ResultError, StageResult, parse_result
-from perseid.api.stages import STAGES
+from perseid.api.layout import RESULT, StorageError, attempt_key, is_remote, local_path, part_names
+from perseid.api.result import (
+    GenerationResult,
+    MentorBudget,
+    PaidUsage,
+    ResultError,
+    StageResult,
+    StageUsage,
+    parse_result,
+)
+from perseid.api.stages import STAGES, StageName
 from perseid.storage.stores import Patience, explained, open_store
 
 __all__ = ["ResultReader", "StageFailure", "StorageError"]
@@ -27,7 +37,7 @@ MAX_STORES = 256
 class StageFailure:
     """What a failed stage said of itself."""
 
-    stage: str
+    stage: StageName
     message: str
     spent_budget: MentorBudget | None = None
     """The budget that kept it from getting on, where one did."""
@@ -49,20 +59,40 @@ class ResultReader:
         except ResultError as error:
             return str(error)
 
-    async def failure(self, root: str, generation: int, attempt: int) -> StageFailure | None:
-        """The last stage of an attempt that has said why it failed."""
+    async def failure(self, root: str, generation: int, attempt: int, shards: int = 1) -> StageFailure | None:
+        """The last stage of an attempt that has said why it failed. `shards`: of the run's search."""
         for stage in reversed(STAGES):
-            content = await self._read(root, f"{attempt_key(generation, attempt)}/{stage}/{RESULT}")
-            if content is None:
-                continue
-            try:
-                result = StageResult.model_validate_json(content)
-            except ValueError:
-                return StageFailure(stage, "it left a result.json that cannot be read")
-            if result.error is not None:
-                return StageFailure(stage, result.error, result.spent_budget)
-            return None
+            *of_shards, own = part_names(stage, shards)
+            found = await self._stage_result(root, generation, attempt, own)
+            if found is not None:
+                return _failure(stage, found)
+            for name in of_shards:
+                failure = _failure(stage, await self._stage_result(root, generation, attempt, name))
+                if failure is not None:
+                    return dataclasses.replace(failure, message=f"{name}: {failure.message}")
         return None
+
+    async def paid(self, root: str, generation: int, attempt: int, stages: Sequence[StageName]) -> PaidUsage:
+        """What mentors and judges have cost a generation up to an attempt, by each stage's newest word."""
+        found = [await self._newest_usage(root, generation, attempt, stage) for stage in stages]
+        return PaidUsage.of(usage for usage in found if usage is not None)
+
+    async def _newest_usage(self, root: str, generation: int, attempt: int, stage: StageName) -> StageUsage | None:
+        for number in reversed(range(attempt + 1)):
+            found = await self._stage_result(root, generation, number, stage)
+            if isinstance(found, StageResult):
+                return found.usage
+        return None
+
+    async def _stage_result(self, root: str, generation: int, attempt: int, name: str) -> StageResult | str | None:
+        """What a stage or a shard said at its end; what is wrong with it; None where it has said nothing."""
+        content = await self._read(root, f"{attempt_key(generation, attempt)}/{name}/{RESULT}")
+        if content is None:
+            return None
+        try:
+            return StageResult.model_validate_json(content)
+        except ValueError:
+            return "it left a result.json that cannot be read"
 
     async def _read(self, root: str, key: str) -> bytes | None:
         try:
@@ -87,3 +117,9 @@ class ResultReader:
                 self._remote.pop(next(iter(self._remote)))
             store = self._remote[root] = open_store(root, Patience.LOOK)
         return store
+
+
+def _failure(stage: StageName, found: StageResult | str | None) -> StageFailure | None:
+    if isinstance(found, str):
+        return StageFailure(stage, found)
+    return None if found is None or found.error is None else StageFailure(stage, found.error, found.spent_budget)

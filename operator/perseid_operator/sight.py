@@ -10,7 +10,7 @@ from typing import Any
 
 from perseid.api.pipeline import PipelineSpec
 from perseid.api.reasons import Reason, StageState
-from perseid.api.stages import STAGES, StageName
+from perseid.api.stages import SHARDED_STAGE, SHARDS_TASK, STAGES, StageName, stage_of
 from perseid.decide import ObservedRun, RunState
 from perseid_operator.kfp import KfpRun, KfpRunState, KfpTask
 
@@ -49,17 +49,29 @@ def state_of(run: KfpRun) -> RunState:
 
 def stages_of(run: KfpRun) -> dict[StageName, StageState]:
     """The stages that have begun."""
-    return {
-        stage: _STAGE_STATES[task.state]
-        for stage in STAGES
-        if (task := run.tasks.get(stage)) is not None and task.state in _STAGE_STATES
-    }
+    found: dict[StageName, StageState] = {}
+    shards = run.tasks.get(SHARDS_TASK)
+    if shards is not None and shards.state in _STAGE_STATES:
+        state = _STAGE_STATES[shards.state]
+        # What they have found is still to be joined.
+        found[SHARDED_STAGE] = StageState.RUNNING if state is StageState.SUCCEEDED else state
+    for stage in STAGES:
+        task = run.tasks.get(stage)
+        if task is not None and task.state in _STAGE_STATES:
+            found[stage] = _STAGE_STATES[task.state]
+    return found
 
 
 def gpu_seconds(run: KfpRun, pipeline: PipelineSpec, now: datetime) -> float:
-    """GPUs times seconds of the stages so far. A stage of several tries counts its newest only: KFP tells no others."""
-    tasks = ((stage, run.tasks.get(stage)) for stage in STAGES)
-    return sum(_seconds(task, now) * pipeline.stages.of(stage).gpus for stage, task in tasks if task is not None)
+    """GPUs times seconds of the stages so far. A stage of several tries counts its newest only: KFP tells no others.
+    Shards count until the last of them ends."""
+    total = 0.0
+    for stage in STAGES:
+        several = stage == SHARDED_STAGE and pipeline.shards > 1
+        task = run.tasks.get(SHARDS_TASK if several else stage)
+        if task is not None:
+            total += _seconds(task, now) * pipeline.stages.of(stage).gpus * (pipeline.shards if several else 1)
+    return total
 
 
 def _seconds(task: KfpTask, now: datetime) -> float:
@@ -152,6 +164,8 @@ def _waiting(workflow: Mapping[str, Any], pipeline: PipelineSpec) -> Iterator[Wa
 
 
 def _stage_of(node: Mapping[str, Any]) -> StageName | None:
-    """A stage's pod is named after the way to it: `perseid-x7f2p.root.finetune.executor`."""
+    """A stage's pod is named after the way to it: `perseid-x7f2p.root.finetune.executor`. That to a shard's leads
+    through a loop: `perseid-x7f2p.root.for-loop-2.iteration-iterations(0:0).iteration-item.synthesize-shard.executor`.
+    """
     way = str(node.get("name", "")).split(".")
-    return next((stage for stage in STAGES if stage in way), None)
+    return next((stage for part in way if (stage := stage_of(part)) is not None), None)

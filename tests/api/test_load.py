@@ -179,6 +179,15 @@ SPEC_MISTAKES = [
         "pass@10 needs at least 10 samples, but samples is 4",
         "",
     ),
+    (
+        "  methods: [meteor]\n  pipeline:\n    shards: 2",
+        5,
+        1,
+        "spec",
+        "only the search of method sra-mcts is done in shards: set pipeline.shards to 1 or add the method",
+        "",
+    ),
+    ("  pipeline: {shards: 0}", 6, 22, "spec.pipeline.shards", "must be at least 1 and at most 32, got 0", ""),
     # what YAML itself plays tricks with
     ("  suspend: no", 6, 12, "spec.suspend", "`no` without quotes is false to Kubernetes", "Write false."),
     ("  suspend: On", 6, 12, "spec.suspend", "`On` without quotes is true to Kubernetes", "Write true."),

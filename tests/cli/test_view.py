@@ -11,7 +11,7 @@ from perseid.api.layout import PROGRESS, RESULT, Layout
 from perseid.api.progress import Progress
 from perseid.api.reasons import AttemptState, GenerationPhase, Reason
 from perseid.api.result import ModelRef, StageResult, StageUsage
-from perseid.api.spec import EvolutionRun
+from perseid.api.spec import EvolutionRun, EvolutionRunSpec
 from perseid.api.status import AttemptStatus, EvolutionRunStatus, GenerationStatus, Intent, ResultSummary
 from perseid.cli.view import LinesView, LiveView, News, SilentView, current_progress, duration, pace
 
@@ -184,3 +184,18 @@ def test_pace_is_the_rate_of_this_try_and_the_time_left(
 def test_pace_without_a_known_total_is_the_time_so_far() -> None:
     progress = Progress(stage="convert", task="loading", done=5, total=0, unit="", started_at=0.0)
     assert pace(progress, 65.0) == "1:05"
+
+
+def test_shards_have_their_own_lines_and_the_newest_one_is_what_is_being_done(tmp_path: Path) -> None:
+    run = RUN.model_copy(update={"spec": EvolutionRunSpec.model_validate({"pipeline": {"shards": 2}})})
+    write_stage(tmp_path, "synthesize-shard-00", counts={"problems": 4})
+    layout, now = Layout(tmp_path, 0, 0), status(AttemptState.RUNNING)
+    assert current_progress(now, tmp_path) is None, "between two shards"
+    progress = Progress(stage="synthesize-shard-01", task="searching", done=1, total=4, unit="problems", started_at=0)
+    layout.stage("synthesize-shard-01").mkdir()
+    (layout.stage("synthesize-shard-01") / PROGRESS).write_text(progress.model_dump_json())
+    assert current_progress(now, tmp_path) == progress
+    write_stage(tmp_path, "synthesize", counts={"problems": 8})
+    told = [line.plain.split() for line in News().of(run, now, tmp_path)]
+    assert [words[1] for words in told[1:]] == ["synthesize-shard-00", "synthesize"]
+    assert [words[-1] for words in told[1:]] == ["4", "8"]

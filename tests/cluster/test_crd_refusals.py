@@ -141,6 +141,8 @@ WRONG = [
     ("evaluation", {"samples": 4, "k": [1, 5]}, "spec.evaluation.k", "raise evaluation.samples"),
     ("evaluation.k", [], "spec.evaluation.k", "at least 1 items"),
     ("generations.max", 1001, "spec.generations.max", "less than or equal to 1000"),
+    ("pipeline.shards", 0, "spec.pipeline.shards", "greater than or equal to 1"),
+    ("pipeline.shards", 33, "spec.pipeline.shards", "less than or equal to 32"),
     ("pipeline.stages.train", {}, "spec.pipeline.stages.train", "unknown field"),
     ("pipeline.stages.finetune.memory", "lots", "spec.pipeline.stages.finetune.memory", "should match"),
     ("pipeline.stages.finetune.labels", {"k" * 318: "v"}, "spec.pipeline.stages.finetune.labels", "more than 317"),

@@ -29,7 +29,7 @@ from perseid.api.attempt import Attempt
 from perseid.api.layout import PROGRESS, Layout, read_stage_result
 from perseid.api.progress import read_progress
 from perseid.api.spec import EvolutionRun
-from perseid.api.stages import STAGES
+from perseid.api.stages import shard_name
 from perseid.pipelines.generation import compile_pipeline, compile_template
 from perseid.processes import DIE_WITH
 
@@ -166,15 +166,19 @@ def _tasks(attempt: Attempt, before: list[dict[str, Any]], over: bool) -> list[d
     tasks = []
     for task in before:
         name = task["name"]
-        directory = layout.stage(name) if name in STAGES else None
         known = {"name": name, "retried": task["retried"], "state": None}
-        if directory is not None and directory.exists():
-            progress, result = read_progress(directory / PROGRESS), read_stage_result(directory)
-            known["start"] = int(progress.started_at if progress is not None else directory.stat().st_ctime)
+        shards = attempt.run.spec.pipeline.shards
+        names = [shard_name(shard) for shard in range(shards)] if name.startswith("for-loop-") else [name]
+        begun = [path for path in map(layout.stage, names) if path.exists()]
+        if begun:
+            progress = read_progress(begun[0] / PROGRESS)
+            results = [result for path in begun if (result := read_stage_result(path)) is not None]
+            failed = any(result.state == "failed" for result in results)
+            known["start"] = int(progress.started_at if progress is not None else begun[0].stat().st_ctime)
             known["state"] = "RUNNING"
-            if result is not None:
-                known["state"] = "SUCCEEDED" if result.state == "done" else "FAILED"
-                known["end"] = int((directory / "result.json").stat().st_mtime)
+            if failed or len(results) == len(names):
+                known["state"] = "FAILED" if failed else "SUCCEEDED"
+                known["end"] = int(max(path.stat().st_mtime for one in begun if (path := one / "result.json").exists()))
             elif over:
                 known["state"], known["end"] = "FAILED", known["start"]
         tasks.append(known)

@@ -6,6 +6,7 @@ PERSEID_UPDATE_GOLDEN=1 writes the golden files anew; look at their difference b
 from __future__ import annotations
 
 import ast
+import json
 import os
 import re
 import subprocess
@@ -20,9 +21,10 @@ from google.protobuf import json_format, struct_pb2
 from perseid.api.attempt import Attempt
 from perseid.api.base import replace
 from perseid.api.load import load_run
+from perseid.api.pipeline import EnvSpec
 from perseid.api.spec import EvolutionRun
 from perseid.api.stages import Method, StageName, module_of
-from perseid.pipelines.generation import build_template, compile_pipeline
+from perseid.pipelines.generation import build_pipeline, build_template, compile_pipeline, compile_template
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ("quickstart.yaml", "sra-mcts-8b.yaml")
@@ -80,6 +82,8 @@ RUNS: dict[str, EvolutionRun] = {
     "both-methods": of_methods(RUN, "sra-mcts", "meteor"),
 }
 """By the names of their golden files."""
+IN_SHARDS = replace(RUN, spec=replace(RUN.spec, pipeline=replace(RUN.spec.pipeline, shards=8)))
+GOLDENS = {**RUNS, "shards": IN_SHARDS}
 METEOR: list[StageName] = ["mentor-supervised", "self-assessment", "self-evolution"]
 Documents = dict[str, list[dict[str, Any]]]
 
@@ -87,7 +91,7 @@ Documents = dict[str, list[dict[str, Any]]]
 @pytest.fixture(scope="module")
 def pipelines(tmp_path_factory: pytest.TempPathFactory) -> Documents:
     """Each of them, compiled."""
-    return {name: compile_to_documents(run, tmp_path_factory.mktemp("compiled")) for name, run in RUNS.items()}
+    return {name: compile_to_documents(run, tmp_path_factory.mktemp("compiled")) for name, run in GOLDENS.items()}
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +124,7 @@ def tasks(compiled: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     return found
 
 
-@every_run
+@pytest.mark.parametrize("name", GOLDENS)
 def test_the_pipeline_is_the_golden_one(pipelines: Documents, name: str) -> None:
     whole, *rest = pipelines[name]
     pipeline = {key: value for key, value in whole.items() if key != "sdkVersion"}
@@ -223,6 +227,19 @@ def test_every_stage_has_the_environment_and_no_secret_stands_in_the_pipeline(pi
         assert secrets == {"AWS_SECRET_ACCESS_KEY": ("storage", "secret-key"), "OPENAI_API_KEY": ("mentor", "token")}
 
 
+def test_every_stage_and_shard_mounts_the_cache_and_looks_there_unless_told_otherwise(tmp_path: Path) -> None:
+    own = [*IN_SHARDS.spec.pipeline.env, EnvSpec(name="HF_HOME", value="/elsewhere")]
+    for env, home in ((IN_SHARDS.spec.pipeline.env, "/cache/huggingface"), (own, "/elsewhere")):
+        pipeline = replace(IN_SHARDS.spec.pipeline, cache_claim="models", env=env)
+        run = replace(IN_SHARDS, spec=replace(IN_SHARDS.spec, pipeline=pipeline))
+        compiled = compile_to_documents(run, tmp_path)
+        for stage in ("synthesize-shard", *run.spec.stages):
+            variables = {one["name"]: one["value"] for one in container(compiled, stage)["env"]}
+            assert (variables["HF_HOME"], variables["PERSEID_CACHE"]) == (home, "/cache/perseid")
+            (mount,) = on_kubernetes(compiled, stage)["pvcMount"]
+            assert (mount["constant"], mount["mountPath"]) == ("models", "/cache")
+
+
 def test_retries_are_asked_for_only_where_the_spec_does(pipelines: Documents) -> None:
     every = tasks(pipelines["both-methods"])
     policies = {name: task.get("retryPolicy", {}).get("maxRetryCount") for name, task in every.items()}
@@ -270,15 +287,24 @@ def test_an_example_compiles_to_far_less_than_kubernetes_takes(name: str, tmp_pa
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["pipeline.yaml"], "scratch files were left"
 
 
-def test_every_stage_that_trains_gives_its_model_to_the_ui(pipelines: Documents) -> None:
-    components = pipelines["both-methods"][0]["components"]
-    models = {
-        name.removeprefix("comp-")
-        for name, one in components.items()
-        if one["outputDefinitions"]["artifacts"].get("model", {}).get("artifactType", {}).get("schemaTitle")
-        == "system.Model"
+def test_every_stage_gives_the_ui_what_it_shows_best(pipelines: Documents) -> None:
+    shown = {
+        name.removeprefix("comp-"): {
+            artifact: kind["artifactType"]["schemaTitle"].removeprefix("system.")
+            for artifact, kind in one["outputDefinitions"]["artifacts"].items()
+        }
+        for name, one in pipelines["both-methods"][0]["components"].items()
     }
-    assert models == {"finetune", *METEOR}
+    scalars = {"metrics": "Metrics"}
+    data = {**scalars, "yields": "Markdown"}
+    trained = {"model": "Model"}
+    assert shown == {
+        "synthesize": data,
+        "convert": data,
+        "finetune": {**scalars, **trained},
+        **{stage: {**data, **trained} for stage in METEOR},
+        "evaluate": {**scalars, "scores": "Metrics", "report": "HTML", "candidate": "Model"},
+    }
 
 
 def test_runs_that_agree_in_stages_and_pipeline_share_their_template_and_others_do_not() -> None:
@@ -317,13 +343,14 @@ def test_the_pipelines_parameters_are_what_an_attempt_gives(compiled: list[dict[
     assert set(attempt.arguments()) == set(compiled[0]["root"]["inputDefinitions"]["parameters"])
 
 
-def test_the_budget_of_the_moment_is_what_an_attempt_is_told() -> None:
+def test_what_stages_go_by_is_told_to_an_attempt_as_it_is_at_the_moment() -> None:
     spec = RUNS["meteor"].spec
     budget = replace(spec.budget, mentor_cost=2.5, mentor_tokens=10**6)
-    run = replace(RUNS["meteor"], spec=replace(spec, budget=budget, suspend=True))
+    run = replace(RUNS["meteor"], spec=replace(spec, budget=budget, retain_models="promoted", suspend=True))
     attempt = Attempt(run=run, run_id="x", generation=0, number=0, storage="/s", start_model="m")
     told = EvolutionRun.model_validate(attempt.arguments()["run"])
     assert told.spec.budget == budget
+    assert told.spec.retain_models == "promoted"
     assert not told.spec.suspend, "what else may change under way is no stage's business"
 
 
@@ -341,3 +368,63 @@ def test_the_same_run_compiles_to_the_same_bytes_in_every_process(tmp_path: Path
         subprocess.run(command, check=True, env={**os.environ, "PYTHONHASHSEED": seed})
         compiled.append(output.read_bytes())
     assert compiled[0] == compiled[1]
+
+
+def loop_of(compiled: list[dict[str, Any]]) -> tuple[str, dict[str, Any], dict[str, Any]]:
+    """The loop's name among the tasks, its task, and the one task in it."""
+    ((name, loop),) = [(name, task) for name, task in tasks(compiled).items() if "parameterIterator" in task]
+    (inner,) = compiled[0]["components"][loop["componentRef"]["name"]]["dag"]["tasks"].values()
+    return name, loop, inner
+
+
+def test_a_search_in_shards_is_a_loop_over_their_numbers_and_a_task_that_takes_all_they_give(
+    pipelines: Documents,
+) -> None:
+    compiled = pipelines["shards"]
+    name, loop, shard = loop_of(compiled)
+    assert json.loads(loop["parameterIterator"]["items"]["raw"]) == list(range(8))
+    assert "iteratorPolicy" not in loop, "all at once, as far as there are GPUs"
+    assert loop["taskInfo"]["name"] == "synthesize-shards"
+    assert shard["componentRef"]["name"] == "comp-synthesize-shard"
+    assert not shard["cachingOptions"].get("enableCache", False), "KFP loses an output where one shard was cached"
+    edges = {one: task.get("dependentTasks", []) for one, task in tasks(compiled).items()}
+    chain = [name, "synthesize", "convert", "finetune", "evaluate"]
+    assert edges == {one: [before] if before else [] for before, one in zip([None, *chain], chain, strict=False)}
+    taken = tasks(compiled)["synthesize"]["inputs"]["parameters"]["shards"]["taskOutputParameter"]
+    assert taken["producerTask"] == name
+
+
+def test_each_shard_gets_what_the_search_would_get_and_the_task_that_joins_them_no_gpu(pipelines: Documents) -> None:
+    compiled, whole = pipelines["shards"], pipelines["generation"]
+    for part in ("resources", "env", "image"):
+        assert container(compiled, "synthesize-shard")[part] == container(whole, "synthesize")[part]
+    assert on_kubernetes(compiled, "synthesize-shard") == on_kubernetes(whole, "synthesize")
+    assert loop_of(compiled)[2]["retryPolicy"] == tasks(whole)["synthesize"]["retryPolicy"]
+    joining = container(compiled, "synthesize")
+    assert "resources" not in joining
+    assert joining["env"] == container(whole, "synthesize")["env"]
+    placed = on_kubernetes(compiled, "synthesize")
+    assert placed.keys() == {"secretAsEnv", "emptyDirMounts", "activeDeadlineSeconds"}, "no queue, no GPU's node"
+    assert [one["volumeName"] for one in placed["emptyDirMounts"]] == ["scratch"]
+
+
+def test_the_body_of_a_shard_is_one_call_too(pipelines: Documents) -> None:
+    source = container(pipelines["shards"], "synthesize-shard")["command"][-1]
+    (function,) = [node for node in ast.parse(source).body if isinstance(node, ast.FunctionDef)]
+    assert function.name == "synthesize_shard"
+    assert ast.unparse(function.body[-1]).startswith("return run_component('synthesize', ")
+    assert ast.unparse(function.body[-1]).endswith("metrics, shard=shard)")
+
+
+def test_a_machine_of_its_own_searches_shards_one_after_the_other(tmp_path: Path) -> None:
+    pipeline: Any = build_pipeline(IN_SHARDS, shards_at_once=1)
+    loops = [task for task in pipeline.pipeline_spec.root.dag.tasks.values() if task.HasField("parameter_iterator")]
+    assert [loop.iterator_policy.parallelism_limit for loop in loops] == [1]
+
+
+def test_thirty_two_shards_make_no_bigger_pipeline_than_two() -> None:
+    sizes = []
+    for shards in (2, 32):
+        spec = replace(RUN.spec, pipeline=replace(RUN.spec.pipeline, shards=shards))
+        sizes.append(len(json.dumps(compile_template(spec.template))))
+    assert sizes[1] - sizes[0] < 200, "a number for each"

@@ -9,13 +9,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from tiny_run import environment, write_run
 
 from perseid.api.layout import PROGRESS, Layout, read_stage_result
 from perseid.api.load import load_run
 from perseid.api.reasons import GenerationPhase
 from perseid.api.result import parse_result
 from perseid.api.status import EvolutionRunStatus
+from tiny_run import environment, write_run
 
 PATIENCE_SECONDS = 120
 
@@ -83,6 +83,27 @@ def test_a_killed_run_leaves_no_process_and_goes_on_to_its_end(tmp_path: Path) -
     assert again.returncode == 0
     assert json.loads(again.stdout) == summary
     assert sorted(path for path in root.rglob("*") if path.is_file()) == before, "a finished run was run again"
+
+
+# Slow (60 s on idle cores): each stage and each shard is a process that imports torch and transformers.
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_search_in_shards_is_carried_out_one_shard_after_the_other(tmp_path: Path) -> None:
+    file = write_run(tmp_path)
+    file.write_text(file.read_text() + "  pipeline: {shards: 2}\n")
+    run = subprocess.run(
+        command(file, "--json"), env=environment(tmp_path), capture_output=True, text=True, timeout=PATIENCE_SECONDS * 4
+    )
+    layout = Layout(tmp_path / "runs" / "tiny", 0, 0)
+    assert run.returncode == 0, run.stderr + (layout.attempt_directory / "log.txt").read_text()[-4000:]
+    shards = [read_stage_result(layout.stage(f"synthesize-shard-0{shard}")) for shard in (0, 1)]
+    joined = read_stage_result(layout.stage("synthesize"))
+    assert joined is not None
+    assert [shard.counts["problems"] for shard in shards if shard is not None] == [1, 1]
+    assert joined.counts["problems"] == 2
+    assert joined.usage.calls == sum(shard.usage.calls for shard in shards if shard is not None) > 0
+    result = parse_result(layout.result.read_bytes())
+    assert result.usage["synthesize"] == joined.usage
 
 
 # Slow (3 s): the command and the worker import KFP.

@@ -1,10 +1,8 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,7 +13,8 @@ from perseid.api.progress import read_progress
 from perseid.api.result import StageResult
 from perseid.api.spec import EvolutionRun
 from perseid.stages import runtime
-from perseid.stages.context import MAX_MESSAGE, StageContext
+from perseid.stages.context import StageContext
+from perseid.stages.endings import MAX_MESSAGE
 from perseid.stages.errors import StageError
 from perseid.stages.kfp import run_component
 from perseid.stages.progress import ProgressWriter
@@ -288,60 +287,7 @@ def test_the_files_of_an_attempt_lie_where_the_layout_says(tmp_path: Path) -> No
     assert layout.evaluations == tmp_path / "evaluations"
 
 
-class Metrics:
-    def __init__(self) -> None:
-        self.logged: dict[str, float] = {}
-
-    def log_metric(self, name: str, value: float) -> None:
-        self.logged[name] = value
-
-
-class Model:
-    def __init__(self, path: Path) -> None:
-        self.path = str(path)
-        self.metadata: dict[str, str] = {}
-
-
-def without_torch(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The stage is done already, so that its body is not needed; importing the real one takes many seconds."""
-    monkeypatch.setitem(sys.modules, "perseid.stages.finetune", SimpleNamespace(run=None))  # type: ignore[arg-type]
-
-
-def parameters(root: Path) -> tuple[dict[str, Any], str, int, int, str, str]:
-    told = attempt(root)
-    return told.run.model_dump(mode="json", by_alias=True), RUN_ID, 0, 0, str(root), "org/name"
-
-
-def test_a_component_publishes_metrics_and_the_path_of_the_result(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    without_torch(monkeypatch)
-    stage = Layout(tmp_path, 0, 0).stage("finetune")
-    stage.mkdir(parents=True)
-    done = StageResult(stage="finetune", state="done", metrics={"trained": 0.0, "samples": 3})
-    (stage / RESULT).write_text(done.model_dump_json(by_alias=True))
-    metrics, model = Metrics(), Model(tmp_path / "artifact")
-    assert run_component("finetune", parameters(tmp_path), metrics, model) == str(stage / RESULT)  # type: ignore[arg-type]
-    assert metrics.logged == {"trained": 0.0, "samples": 3}
-    assert json.loads((tmp_path / "artifact").read_text()) == {}
-    assert "skipped" in model.metadata
-
-
-def test_a_model_artifact_is_the_manifest_and_never_the_weights(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    without_torch(monkeypatch)
-    stage = Layout(tmp_path, 0, 0).stage("finetune")
-    (stage / "model").mkdir(parents=True)
-    (stage / "model" / "perseid-model.json").write_text('{"manifest": 1}')
-    (stage / RESULT).write_text(StageResult(stage="finetune", state="done").model_dump_json(by_alias=True))
-    model = Model(tmp_path / "artifact")
-    run_component("finetune", parameters(tmp_path), Metrics(), model)  # type: ignore[arg-type]
-    assert Path(model.path).read_text() == '{"manifest": 1}'
-    assert model.metadata["uri"] == str(stage / "model")
-
-
 def test_an_unknown_stage_is_refused_before_anything_is_imported(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no stage is called os"):
-        run_component("os", parameters(tmp_path), Metrics())  # type: ignore[arg-type]
+        run_component("os", ({}, RUN_ID, 0, 0, str(tmp_path), "org/name"), None)  # type: ignore[arg-type]
     assert list(tmp_path.iterdir()) == []

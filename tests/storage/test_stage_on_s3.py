@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import threading
 import time
@@ -28,6 +27,7 @@ from perseid.storage import pusher, stage
 from perseid.storage.errors import OwnershipLostError, StorageRefusedError
 from perseid.storage.mirror import DirectoryMirror
 from perseid.storage.objects import Objects
+from sample_manifest import MANIFEST
 
 RUN_ID = "6f2c1f3e-8a51-4b7e-9d15-0d6a3b0c2f11"
 STAGE_KEY = "generations/000/attempts/{}/{}"
@@ -233,7 +233,7 @@ def test_answers_behind_a_score_are_fetched_when_they_are_asked_for(root: str, e
 def test_what_a_component_hands_on_are_uris(root: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     async def train(context: StageContext) -> StageResult:
         (context.directory / "model").mkdir()
-        (context.directory / "model" / "perseid-model.json").write_text('{"manifest": 1}')
+        (context.directory / "model" / "perseid-model.json").write_text(MANIFEST.model_dump_json())
         return StageResult(stage="finetune", state="done", metrics={"trained": 1.0})
 
     class Artifact:
@@ -249,10 +249,10 @@ def test_what_a_component_hands_on_are_uris(root: str, monkeypatch: pytest.Monke
     for machine in ("first", "second"):
         monkeypatch.setenv(SCRATCH_DIRECTORY, str(tmp_path / machine))
         model = Artifact()
-        where = kfp.run_component("finetune", parameters, Artifact(), model)  # type: ignore[arg-type]
+        where = kfp.run_component("finetune", parameters, Artifact(), model=model)  # type: ignore[arg-type]
         assert where == f"{root}/{STAGE_KEY.format(0, 'finetune')}/{RESULT}"
         assert model.metadata["uri"] == f"{root}/{STAGE_KEY.format(0, 'finetune')}/model"
-        assert json.loads(Path(model.path).read_text()) == {"manifest": 1}
+        assert Path(model.path).read_text() == MANIFEST.model_dump_json()
 
 
 def test_wrong_credentials_end_a_stage_before_it_begins(root: str, monkeypatch: pytest.MonkeyPatch) -> None:

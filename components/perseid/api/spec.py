@@ -5,9 +5,9 @@ Attribute docstrings become the field documentation of the CRD, of `perseid vali
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from perseid.api.base import API_VERSION, APPROVED_GENERATION, KIND, RUN_NAME, ApiModel, Text
 from perseid.api.engine import EngineSpec, ModelSpec
@@ -60,6 +60,14 @@ class DefinitionSpec(ApiModel):
     """How a generation looks as a Kubeflow pipeline."""
     storage: StorageSpec = StorageSpec()
     """Where the run's files lie."""
+
+    @model_validator(mode="after")
+    def _shards_have_a_search(self) -> Self:
+        if self.pipeline.shards > 1 and "sra-mcts" not in self.methods:
+            raise ValueError(
+                "only the search of method sra-mcts is done in shards: set pipeline.shards to 1 or add the method"
+            )
+        return self
 
     @property
     def stages(self) -> tuple[StageName, ...]:

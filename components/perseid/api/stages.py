@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Annotated, Literal, get_args
 
@@ -39,6 +40,26 @@ def stages_of(methods: Sequence[Method], meteor: Sequence[MeteorStage]) -> tuple
     return tuple(stage for stage in STAGES if stage in chosen)
 
 
-def module_of(stage: StageName) -> str:
-    """The stage's name as Python and KFP's functions spell it."""
+SHARDED_STAGE: StageName = "synthesize"
+"""The stage that `spec.pipeline.shards` splits. It joins in the end what its shards have found."""
+SHARD = f"{SHARDED_STAGE}-shard"
+"""What a shard's task is called in a pipeline, and what the names of the shards' directories begin with."""
+SHARDS_TASK = f"{SHARDED_STAGE}-shards"
+"""What the task of all shards together is called in a pipeline."""
+
+
+def shard_name(shard: int) -> str:
+    """What a shard is called, and its directory: beside the stage's own, because each directory has one writer."""
+    return f"{SHARD}-{shard:02d}"
+
+
+def stage_of(name: str) -> StageName | None:
+    """The stage that a stage's or a shard's name, or that of their task, belongs to; None for any other name."""
+    if name == SHARD or re.fullmatch(rf"{SHARD}-[0-9]{{2}}", name):
+        return SHARDED_STAGE
+    return next((stage for stage in STAGES if stage == name), None)
+
+
+def module_of(stage: str) -> str:
+    """A stage's name, or `SHARD`, as Python and KFP's functions spell it."""
     return stage.replace("-", "_")

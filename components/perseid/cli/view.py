@@ -14,12 +14,12 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from perseid.api.layout import PROGRESS, Layout, read_stage_result
+from perseid.api.layout import PROGRESS, Layout, part_names, read_stage_result
 from perseid.api.progress import Progress, read_progress
 from perseid.api.reasons import AttemptState
 from perseid.api.result import StageResult
 from perseid.api.spec import EvolutionRun
-from perseid.api.stages import STAGES, StageName
+from perseid.api.stages import STAGES
 from perseid.api.status import EvolutionRunStatus
 
 RATE_AFTER_SECONDS = 2.0
@@ -115,9 +115,10 @@ class News:
                 if attempt.number and self._first(f"g{generation.index}a{attempt.number}"):
                     yield Text(f"  attempt {attempt.number + 1}", style="yellow")
                 layout = Layout(root, generation.index, attempt.number)
-                for stage, result in _finished(layout, run.spec.stages):
-                    if self._first(f"g{generation.index}a{attempt.number}{stage}{result.state}"):
-                        yield _stage_line(stage, result, max(map(len, run.spec.stages)))
+                parts = [name for one in run.spec.stages for name in part_names(one, run.spec.pipeline.shards)]
+                for name, result in _finished(layout, parts):
+                    if self._first(f"g{generation.index}a{attempt.number}{name}{result.state}"):
+                        yield _stage_line(name, result, max(map(len, parts)))
                 if attempt.state is AttemptState.FAILED and self._first(f"{attempt.run_id}failed"):
                     yield Text(f"  attempt failed: {attempt.message}", style="red")
             if generation.finished_at and generation.result and self._first(f"g{generation.index}done"):
@@ -129,31 +130,30 @@ class News:
         return new
 
 
-def _finished(layout: Layout, stages: Sequence[StageName]) -> Iterator[tuple[StageName, StageResult]]:
-    for stage in stages:
-        result = read_stage_result(layout.stage(stage))
+def _finished(layout: Layout, names: Sequence[str]) -> Iterator[tuple[str, StageResult]]:
+    for name in names:
+        result = read_stage_result(layout.stage(name))
         if result is not None:
-            yield stage, result
+            yield name, result
 
 
-def _stage_line(stage: StageName, result: StageResult, width: int) -> Text:
+def _stage_line(name: str, result: StageResult, width: int) -> Text:
     mark, style = ("✓", "green") if result.state == "done" else ("✗", "red")
     counts = ", ".join(f"{name} {count}" for name, count in result.counts.items())
     line = Text(f"  {mark} ", style=style)
-    line.append(f"{stage:<{width}} ", style="bold")
+    line.append(f"{name:<{width}} ", style="bold")
     line.append(f"{duration(result.usage.seconds):>7}  ")
     line.append(counts, style="dim")
     return line
 
 
 def current_progress(status: EvolutionRunStatus, root: Path) -> Progress | None:
-    """What the stage that runs now says; None between stages."""
+    """What the stage that runs now says, or its shard; None between stages."""
     if status.current is None:
         return None
     layout = Layout(root, status.current.generation, status.current.attempt)
     for stage in reversed(STAGES):
-        directory = layout.stage(stage)
-        if directory.exists():
+        for directory in reversed(layout.parts(stage)):
             return None if read_stage_result(directory) else read_progress(directory / PROGRESS)
     return None
 

@@ -29,6 +29,12 @@ def write_jsonl(path: Path, records: Iterable[BaseModel]) -> int:
     return count
 
 
+def write_lines(path: Path, lines: Iterable[bytes]) -> None:
+    """Write lines, each with its line feed, as atomically: records that need not be read to be copied."""
+    with _replacing(path) as file:
+        file.writelines(lines)
+
+
 def write_json(path: Path, document: BaseModel | dict[str, Any] | list[Any]) -> None:
     """Write one JSON document atomically, indented, with a final newline. Raises ValueError on NaN and infinity."""
     plain = document.model_dump(mode="json") if isinstance(document, BaseModel) else document

@@ -18,16 +18,18 @@ from kfp import compiler, dsl, kubernetes
 from perseid.api.identity import definition
 from perseid.api.pipeline import GenerationTemplate, PipelineSpec, ResourcesSpec
 from perseid.api.spec import EvolutionRun
+from perseid.api.stages import SHARDED_STAGE, SHARDS_TASK
 from perseid.pipelines import components
 
 GENERATION_PIPELINE = "perseid-generation"
 SCRATCH = "/scratch"
+CACHE = "/cache"
 FIRST_RUN_ID = "00000000-0000-0000-0000-000000000000"
 """Run id of a pipeline that somebody starts by hand."""
 
 
-def build_pipeline(run: EvolutionRun) -> Callable[..., Any]:
-    """The pipeline of one generation attempt.
+def build_pipeline(run: EvolutionRun, shards_at_once: int = 0) -> Callable[..., Any]:
+    """The pipeline of one generation attempt. `shards_at_once`: 0 for all.
 
     Its parameters are the fields of `perseid.api.attempt.Attempt`: the defaults are the first attempt at the first
     generation, with the run itself in them, so that the compiled pipeline can be started as it is in the Kubeflow UI;
@@ -49,7 +51,7 @@ def build_pipeline(run: EvolutionRun) -> Callable[..., Any]:
         attempt: int = 0,
         start_model: str = run.spec.model.ref,
     ) -> str:
-        return _stages(template, run, run_id, generation, attempt, storage, start_model)
+        return _stages(template, run, run_id, generation, attempt, storage, start_model, shards_at_once)
 
     return generation
 
@@ -73,8 +75,9 @@ def _stages(
     attempt: Any,
     storage: Any,
     start_model: Any,
+    shards_at_once: int = 0,
 ) -> Any:
-    """The DAG, a chain; returns the last stage's output."""
+    """The DAG, a chain; returns the last stage's output. `shards_at_once`: 0 for all."""
     common = {
         "run": run,
         "run_id": run_id,
@@ -83,13 +86,33 @@ def _stages(
         "storage": storage,
         "start_model": start_model,
     }
+    pipeline = template.pipeline
     output: Any = None
     for stage in template.stages:
-        task = components.COMPONENTS[stage](**common, **({} if output is None else {"before": output}))
-        _place(task, template.pipeline.image, template.pipeline.stages.of(stage))
-        _give_environment(task, template.pipeline)
+        resources = pipeline.stages.of(stage)
+        taken = {} if output is None else {"before": output}
+        if stage == SHARDED_STAGE and pipeline.shards > 1:
+            taken = {"shards": _shards(template, common, shards_at_once)}
+            resources = _to_join(resources)
+        task = components.COMPONENTS[stage](**common, **taken)
+        _place(task, pipeline.image, resources)
+        _give_environment(task, pipeline)
         output = task.outputs["Output"]
     return output
+
+
+def _shards(template: GenerationTemplate, common: dict[str, Any], at_once: int) -> Any:
+    """The stage's shards side by side; returns their outputs as one."""
+    with dsl.ParallelFor(list(range(template.pipeline.shards)), name=SHARDS_TASK, parallelism=at_once) as shard:
+        task = components.synthesize_shard(shard=shard, **common)
+        _place(task, template.pipeline.image, template.pipeline.stages.of(SHARDED_STAGE))
+        _give_environment(task, template.pipeline)
+    return dsl.Collected(task.outputs["Output"])
+
+
+def _to_join(shard: ResourcesSpec) -> ResourcesSpec:
+    """What it takes to join what shards have found: their files, and neither a model nor a place in a GPU's queue."""
+    return ResourcesSpec(scratch=shard.scratch, retries=shard.retries, timeout_seconds=shard.timeout_seconds)
 
 
 def _place(task: dsl.PipelineTask, image: str, resources: ResourcesSpec) -> None:
@@ -120,6 +143,9 @@ def _place(task: dsl.PipelineTask, image: str, resources: ResourcesSpec) -> None
 
 
 def _give_environment(task: dsl.PipelineTask, spec: PipelineSpec) -> None:
+    if spec.cache_claim is not None:
+        kubernetes.mount_pvc(task, pvc_name=spec.cache_claim, mount_path=CACHE)
+        task.set_env_variable("HF_HOME", f"{CACHE}/huggingface").set_env_variable("PERSEID_CACHE", f"{CACHE}/perseid")
     for variable in spec.env:
         task.set_env_variable(variable.name, variable.value)
     for entry in spec.secret_env:

@@ -6,6 +6,7 @@ it), the backend starts it again, and the stages go on from what they had.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -15,8 +16,8 @@ from pathlib import Path
 from typing import Protocol
 
 from perseid.api.attempt import Attempt
-from perseid.api.layout import RESULT, read_stage_result
-from perseid.api.result import ResultError, parse_result
+from perseid.api.layout import RESULT, newest_usage, parts_in, read_stage_result
+from perseid.api.result import PaidUsage, ResultError, parse_result
 from perseid.api.stages import STAGES
 from perseid.api.status import EvolutionRunStatus, Intent
 from perseid.decide.observed import ObservedRun, RunState
@@ -83,7 +84,10 @@ class LocalBackend:
                 self._start(directory, current.run_id)
             return ObservedRun(RunState.RUNNING)
         if code != 0:
-            return _failed(directory, code)
+            # Directories are in the order of attempts: what the newest one says of a stage stands.
+            attempts = [self._directory.attempt_directory(current.generation, n) for n in range(current.attempt + 1)]
+            paid = PaidUsage.of(newest_usage(attempts, STAGES).values())
+            return dataclasses.replace(_failed(directory, code), paid=paid)
         return _succeeded(directory)
 
     def submit(self, attempt: Attempt) -> None:
@@ -158,13 +162,13 @@ def _failed(directory: Path, code: int) -> ObservedRun:
     """Which stage failed, where one did, and why: what it says itself, or what is known of its end."""
     log = directory / LOG
     for stage in STAGES:
-        if not (directory / stage).exists():
-            continue
-        result = read_stage_result(directory / stage)
-        if result is not None and result.error:
-            error = f"{stage}: {result.error} (log: {log})"
-            return ObservedRun(RunState.FAILED, error=error, failed_stage=stage, spent_budget=result.spent_budget)
-        if result is None:
-            error = f"{stage} ended without a result; was it killed, or out of memory? (log: {log})"
-            return ObservedRun(RunState.FAILED, error=error, failed_stage=stage)
+        results = {part.name: read_stage_result(part) for part in parts_in(directory, stage)}
+        for name, result in results.items():
+            if result is not None and result.error:
+                error = f"{name}: {result.error} (log: {log})"
+                return ObservedRun(RunState.FAILED, error=error, failed_stage=stage, spent_budget=result.spent_budget)
+        for name, result in results.items():
+            if result is None:
+                error = f"{name} ended without a result; was it killed, or out of memory? (log: {log})"
+                return ObservedRun(RunState.FAILED, error=error, failed_stage=stage)
     return ObservedRun(RunState.FAILED, error=f"the pipeline ended with exit code {code} (log: {log})")

@@ -27,7 +27,8 @@ def main(submission: Path) -> None:
         pipeline_root=str(submission.parent / "kfp"),
         raise_on_error=True,
     )
-    build_pipeline(attempt.run)(**attempt.arguments())
+    # One shard after the other: they would share this machine's memory, and take it from each other.
+    build_pipeline(attempt.run, shards_at_once=1)(**attempt.arguments())
 
 
 if __name__ == "__main__":

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import logging
 import os
-import shutil
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from perseid.api.attempt import Attempt
 from perseid.api.layout import RESULT, Layout
-from perseid.api.stages import STAGES, StageName, module_of
+from perseid.api.stages import STAGES, StageName, module_of, shard_name
 from perseid.processes import die_with_starter
+from perseid.stages.artifacts import StageArtifacts
 from perseid.stages.runtime import run_stage
-from perseid.storage.stage import StageStorage
 
 if TYPE_CHECKING:
     from kfp import dsl
@@ -24,11 +23,18 @@ Parameters = tuple[dict[str, Any], str, int, int, str, str]
 """run, run_id, generation, attempt, storage, start_model: as in `Attempt`."""
 
 
-def run_component(name: StageName, parameters: Parameters, metrics: dsl.Metrics, model: dsl.Model | None = None) -> str:
-    """Run stage `name` and publish its metrics; returns where its result.json lies.
-
-    The model artifact holds the manifest alone: KFP copies artifacts whole into every step, and weights are read where
-    they lie.
+def run_component(
+    name: StageName,
+    parameters: Parameters,
+    metrics: dsl.Metrics,
+    *,
+    model: dsl.Model | None = None,
+    yields: dsl.Markdown | None = None,
+    generation: tuple[dsl.Metrics, dsl.HTML, dsl.Model] | None = None,
+    shard: int | None = None,
+) -> str:
+    """Run stage `name`, or its shard of that number from 0, and publish its metrics and its other artifacts; returns
+    where its result.json lies. `generation`: what the last stage says of the generation, as `StageArtifacts` does.
     """
     if name not in STAGES:
         raise ValueError(f"no stage is called {name}")
@@ -36,21 +42,22 @@ def run_component(name: StageName, parameters: Parameters, metrics: dsl.Metrics,
     die_with_starter()
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # a log is no place for bars that redraw themselves
     fields = ("run", "run_id", "generation", "number", "storage", "start_model")
-    parsed = Attempt.model_validate(dict(zip(fields, parameters, strict=True)))
+    attempt = Attempt.model_validate(dict(zip(fields, parameters, strict=True)))
     module = importlib.import_module(f"perseid.stages.{module_of(name)}")
-    result = run_stage(name, parsed, module.run)
+    part: str = name
+    body = module.run
+    if shard is not None:
+        part, body = shard_name(int(shard)), functools.partial(module.run_shard, shard=int(shard))
+    result = run_stage(part, attempt, body)
     for key, value in sorted(result.metrics.items()):
         metrics.log_metric(key, value)
-    layout = Layout.of(parsed)
-    directory = layout.stage(name)
-    if model is not None:
-        manifest = directory / "model" / "perseid-model.json"
-        if layout.uri is not None:
-            StageStorage(layout, name).fetch_output(name, "model/perseid-model.json")
-        if manifest.exists():
-            shutil.copyfile(manifest, model.path)
-            model.metadata["uri"] = layout.location(manifest.parent)
-        else:
-            Path(model.path).write_text("{}\n")
-            model.metadata["skipped"] = "too few training records"
-    return layout.location(directory / RESULT)
+    if model is not None or yields is not None or generation is not None:
+        artifacts = StageArtifacts(attempt, name, result)
+        if model is not None:
+            artifacts.model(model)
+        if yields is not None:
+            artifacts.yields(yields)
+        if generation is not None:
+            artifacts.generation(*generation)
+    layout = Layout.of(attempt)
+    return layout.location(layout.stage(part) / RESULT)

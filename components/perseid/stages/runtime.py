@@ -16,10 +16,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from perseid.api.attempt import Attempt
-from perseid.api.layout import PROGRESS, RESULT, Layout, is_remote, read_stage_result
+from perseid.api.layout import PROGRESS, RESULT, Layout, is_remote, may_be_taken_over, read_stage_result
 from perseid.api.result import StageResult
-from perseid.api.stages import LAST_STAGE
-from perseid.stages.context import StageBody, StageContext, failed_result, timed_result, write_result
+from perseid.stages.context import StageBody, StageContext
+from perseid.stages.endings import failed_result, timed_result, write_result
 from perseid.stages.files import link_or_copy
 from perseid.stages.progress import ProgressWriter
 from perseid.stages.working_copy import run_in_working_copy
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 
 def run_stage(name: str, attempt: Attempt, body: StageBody) -> StageResult:
-    """Run a stage, or return the result that it has already.
+    """Run a stage (or a shard, by its `shard_name`), or return the result that it has already.
 
     Raises whatever stopped the stage, after writing it to the stage's result.json; StorageError where the storage
     cannot be used, and OwnershipLostError (a StorageError) where another try has taken the stage over.
@@ -77,8 +77,7 @@ def _inherit(earlier: list[Path], directory: Path) -> None:
     shutil.rmtree(scratch, ignore_errors=True)
     shutil.copytree(source, scratch, copy_function=link_or_copy)
     ended = read_stage_result(scratch)
-    # The last stage is never done for a new attempt: it writes the attempt's own result, in the attempt's own name.
-    if ended is not None and (ended.state != "done" or directory.name == LAST_STAGE):
+    if ended is not None and not may_be_taken_over(directory.name, ended):
         (scratch / RESULT).unlink()
     scratch.rename(directory)
     log.info("took over what %s had done", source)

@@ -1,123 +1,34 @@
-"""Stage 1: search for plans. Reads the train problems; writes `trees.jsonl`, `plans.jsonl` and `dropped.jsonl`."""
+"""Stage 1: search for plans. Reads the train problems; writes `trees.jsonl`, `plans.jsonl` and `dropped.jsonl`.
+
+With `spec.pipeline.shards` the problems are searched in shards, each in a directory of its own, and the stage itself
+joins what they have found to the files that one search of all problems writes.
+"""
 
 from __future__ import annotations
 
-import contextlib
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import replace
-from typing import Any
+import json
 
-from perseid.api.layout import JOURNAL
 from perseid.api.result import StageResult
-from perseid.data.jsonl import write_jsonl
 from perseid.data.problems import load_problems
-from perseid.data.records import Dropped, Plan, Problem, Record
-from perseid.engines.journal import Journal
-from perseid.sandbox.pool import Sandbox
-from perseid.search.build import build_search
-from perseid.search.forest import grow_forest
-from perseid.search.outcome import Search, SearchResult
-from perseid.search.plans import select_plans
-from perseid.search.profiles import resolve
-from perseid.stages.coder import Coder
 from perseid.stages.context import ANYWHERE, StageContext
 from perseid.stages.errors import StageError
-from perseid.stages.models import open_evaluator, open_policy, stage_usage
-
-TREES, PLANS, DROPPED = "trees.jsonl", "plans.jsonl", "dropped.jsonl"
-
-
-class TreeRecord(Record):
-    """A finished search, whole: nodes with visits, values, evidence and reflections."""
-
-    problem_id: str
-    stop_reason: str
-    solved: bool | None
-    failure: str | None
-    paths: tuple[dict[str, Any], ...]
-    """Steps and value, the best first."""
-    counts: dict[str, int]
-    tree: dict[str, Any]
+from perseid.stages.searching import TREES, search_problems
+from perseid.stages.shards import join_shards, split_problems
 
 
 async def run(context: StageContext) -> StageResult:
-    """Search every train problem."""
-    spec = context.spec
-    problems = load_problems(spec.problems.train, ANYWHERE)
-    config = resolve(spec.synthesis.search)
-    if spec.synthesis.drop_unsolved:
-        config = replace(config, completeness_check=True)
-    with Journal(context.directory / JOURNAL) as journal:
-        async with contextlib.AsyncExitStack() as stack:
-            policy = await stack.enter_async_context(open_policy(context, journal))
-            models = await open_evaluator(stack, context, policy, journal)
-            sandbox = await stack.enter_async_context(Sandbox(spec.sandbox))
-            coder = Coder(policy, sandbox, spec.conversion.sampling, spec.conversion.samples_per_plan, context.seed)
-            search = build_search(config, policy, models[-1], coder.share_of_tests)
-            policy.on_call = lambda calls: context.progress.say(f"{calls} model calls")
-            results = await _search_all(context, search, problems)
-            for model in models:
-                model.raise_if_dead()
-    failed = [result for result in results if result.failure is not None]
-    if len(failed) == len(results):
-        first = failed[0].failure
-        assert first is not None  # that is what failed means
-        raise StageError(f"the search failed on every problem; on the first with {first.reason}: {first.detail}")
-
-    plans: list[Plan] = []
-    dropped: list[Dropped] = []
-    for result in results:
-        chosen, left_out = select_plans(result, count=spec.synthesis.plans_per_problem, min_words=config.min_plan_words)
-        unsolved = [plan for plan in chosen if spec.synthesis.drop_unsolved and plan.solved is False]
-        plans += [plan for plan in chosen if plan not in unsolved]
-        dropped += left_out + [_unsolved(plan) for plan in unsolved]
-    write_jsonl(context.directory / TREES, map(_tree_record, results))
-    write_jsonl(context.directory / PLANS, plans)
-    write_jsonl(context.directory / DROPPED, dropped)
-    counts = {
-        "problems": len(problems),
-        "steps": sum(len(result.tree["nodes"]) - 1 for result in results),
-        "plans": len(plans),
-    }
-    stopped = Counter(result.stop_reason for result in results)
-    return StageResult(
-        stage="synthesize",
-        state="done",
-        counts=counts,
-        metrics={**counts, "plans_dropped": len(dropped), **{f"stopped_{why}": n for why, n in stopped.items()}},
-        usage=stage_usage(*(model.usage for model in models)),
-    )
+    """Search every train problem, or join what the shards have found. Raises StageError where every search failed."""
+    problems = load_problems(context.spec.problems.train, ANYWHERE)
+    shards = context.spec.pipeline.shards
+    result = await search_problems(context, problems) if shards == 1 else join_shards(context, problems)
+    if result.metrics.get("stopped_failed") == len(problems):
+        with (context.directory / TREES).open("rb") as trees:
+            first = json.loads(trees.readline())
+        raise StageError(f"the search failed on every problem; on the first with {first['failure']}")
+    return result
 
 
-async def _search_all(context: StageContext, search: Search, problems: Sequence[Problem]) -> list[SearchResult]:
-    """The results in the problems' order, whatever order they came in."""
-    context.progress.begin("searching", total=len(problems), unit="problems")
-    found: dict[str, SearchResult] = {}
-    forest = grow_forest(search, problems, seed=context.seed, trees_in_flight=context.spec.synthesis.trees_in_flight)
-    async with contextlib.aclosing(forest) as results:
-        async for result in results:
-            found[result.problem_id] = result
-            context.progress.update(len(found))
-    return [found[problem.id] for problem in problems]
-
-
-def _unsolved(plan: Plan) -> Dropped:
-    return Dropped(
-        id=f"{plan.problem_id}/plan-{plan.index}",
-        problem_id=plan.problem_id,
-        reason="unsolved",
-        detail="the model's own completeness check",
-    )
-
-
-def _tree_record(result: SearchResult) -> TreeRecord:
-    return TreeRecord(
-        problem_id=result.problem_id,
-        stop_reason=result.stop_reason,
-        solved=result.solved,
-        failure=None if result.failure is None else f"{result.failure.reason}: {result.failure.detail}",
-        paths=tuple({"steps": list(path.steps), "value": path.value} for path in result.paths),
-        counts=result.counts,
-        tree=result.tree,
-    )
+async def run_shard(context: StageContext, shard: int) -> StageResult:
+    """Search the problems of one shard, counted from 0."""
+    problems = load_problems(context.spec.problems.train, ANYWHERE)
+    return await search_problems(context, split_problems(problems, context.spec.pipeline.shards)[shard])

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
-from perseid.api.layout import RESULT, Layout, StorageError
+from perseid.api.layout import RESULT, Layout, StorageError, may_be_taken_over
 from perseid.api.result import StageResult
 from perseid.api.stages import LAST_STAGE
 from perseid.storage.directories import fetch_file, inherit
@@ -59,8 +60,7 @@ class StageStorage:
         for earlier in self._layout.earlier(self._stage):
             key = self._key(earlier)
             ended = self._objects.read(f"{key}/{RESULT}")
-            # The last stage is never done for a new attempt: it writes the attempt's own result, in the attempt's name.
-            done = ended is not None and self._stage != LAST_STAGE and _is_done(ended[0])
+            done = ended is not None and _may_be_taken_over(self._stage, ended[0])
             if inherit(self._objects, key, self.mirror.key, with_result=done):
                 log.info("took over what %s had done", self._objects.uri(key))
                 return True
@@ -82,6 +82,14 @@ class StageStorage:
                 fetch_file(self._objects, self._key(directory), name, index[0].files[name], target, done=True)
                 return
         target.unlink(missing_ok=True)
+
+    def fetch_attempt_result(self) -> None:
+        """Make the working copy of the attempt's own result what was written; leave it where nothing was."""
+        path = self._layout.result
+        found = self._objects.read(self._key(path))
+        if found is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(found[0])
 
     def fetch_evaluations(self) -> None:
         """Fetch the scores that the run has; the answers behind them stay where they are."""
@@ -115,6 +123,14 @@ class StageStorage:
             if found is not None:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(found[0])
+
+    def keys(self, prefix: str) -> list[str]:
+        """The files of the run below a directory's key, of all generations."""
+        return [found.key for found in self._objects.list(prefix)]
+
+    def delete(self, keys: Sequence[str]) -> None:
+        """Delete files of the run; those that are gone are no error."""
+        self._objects.delete(keys)
 
     def finish(self, result: bytes, *, done: bool) -> None:
         """Push everything, the result last. An outage is waited for, for some minutes."""
@@ -162,8 +178,8 @@ def _state(path: Path) -> tuple[int, int]:
     return stat.st_size, stat.st_mtime_ns
 
 
-def _is_done(content: bytes) -> bool:
+def _may_be_taken_over(stage: str, content: bytes) -> bool:
     try:
-        return StageResult.model_validate_json(content).state == "done"
+        return may_be_taken_over(stage, StageResult.model_validate_json(content))
     except ValueError:
         return False

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from perseid.api.layout import part_names
 from perseid.api.reasons import StageState
 from perseid.api.stages import StageName
 from perseid.api.status import AttemptStatus, EvolutionRunStatus, GenerationStatus
@@ -175,10 +176,13 @@ def _explain_absence(seen: SeenRun, status: EvolutionRunStatus, tried: Tried, wa
             shown.note("nothing says where the run's files are; name the place with --storage")
         else:
             files = ResultFiles(root)
+            shards = seen.run().spec.pipeline.shards
             for stage in seen.stages if wanted.stage is None else (wanted.stage,):
-                result = files.stage_result(tried.generation, tried.number, stage)
-                if result is not None:
-                    shown.line(f"{stage}: {result.error or 'done'}")
+                for name in part_names(stage, shards):
+                    result = files.stage_result(tried.generation, tried.number, name)
+                    if result is None:
+                        continue
+                    shown.line(f"{name}: {result.error or 'done'}")
                     told = True
     except (ClusterError, ResultsUnreachableError) as error:
         shown.note(str(error))

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from perseid.api.stages import STAGES, StageName, module_of
+from perseid.api.stages import SHARD, SHARDED_STAGE, STAGES, StageName, module_of
+from perseid.api.stages import stage_of as stage_of_task
 
 RUN_ID_LABEL = "pipeline/runid"
 NODE_NAME = "workflows.argoproj.io/node-name"
@@ -21,8 +22,10 @@ CONTAINER = "main"
 
 _FUNCTION = "--function_to_execute"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_STAGE_OF_NODE: Mapping[str, StageName] = {stage: stage for stage in STAGES}
-_STAGE_OF_FUNCTION: Mapping[str, StageName] = {module_of(stage): stage for stage in STAGES}
+_STAGE_OF_FUNCTION: Mapping[str, StageName] = {
+    **{module_of(stage): stage for stage in STAGES},
+    module_of(SHARD): SHARDED_STAGE,
+}
 _ENDED = ("Succeeded", "Failed")
 
 
@@ -56,7 +59,7 @@ def stage_of(pod: Any) -> StageName | None:
     path = (pod.metadata.annotations or {}).get(NODE_NAME, "")
     parts = [re.sub(r"\([0-9]+\)$", "", part) for part in path.split(".")]
     if path:
-        return _STAGE_OF_NODE.get(parts[-2]) if len(parts) >= 2 and parts[-1] == "executor" else None
+        return stage_of_task(parts[-2]) if len(parts) >= 2 and parts[-1] == "executor" else None
     for container in pod.spec.containers:
         words = [*(container.command or []), *(container.args or [])]
         if container.name == CONTAINER and _FUNCTION in words[:-1]:

@@ -66,7 +66,7 @@ class ResultFiles:
             return None
 
     def stage_result(self, generation: int, attempt: int, stage: str) -> StageResult | None:
-        """What a stage of an attempt says about itself; None where it has not ended."""
+        """What a stage of an attempt, or a shard by its name, says about itself; None where it has not ended."""
         key = f"{attempt_key(generation, attempt)}/{stage}/{RESULT}"
         content = self.read(key)
         if content is None:

@@ -39,4 +39,5 @@ COLUMNS = (
     Column("Age", ("metadata", "creationTimestamp"), "Since when the EvolutionRun exists.", "date"),
     Column("Reason", ("status", "columns", "reason"), "Why the phase is what it is.", priority=1),
     Column("Run", ("status", "current", "runId"), "Id of the pipeline run that is under way.", priority=1),
+    Column("Link", ("status", "current", "url"), "Page of that run in the Kubeflow UI.", priority=1),
 )

@@ -16,6 +16,7 @@ from perseid.api.engine import EMBEDDED_MODEL, ModelSpec
 from perseid.api.meteor import JudgeSpec, MentorSpec, MeteorSpec, QuestionSet, SelfEvolutionSpec
 from perseid.api.problems import ProblemSet
 from perseid.api.search import BlendWeights
+from perseid.api.spec import EvolutionRunSpec
 from perseid.api.training import EvaluationSpec
 from perseid_operator.crd.schema import Schema, cel_text
 
@@ -69,6 +70,14 @@ TWINS: Mapping[tuple[type[BaseModel], str], tuple[Rule, ...]] = {
             f"!has(self.evolutionRun) || (self.ref == {cel_text(EMBEDDED_MODEL)} && !has(self.revision))",
             "evolutionRun and ref (or revision) both name a model: keep one of them",
             "evolutionRun",
+        ),
+    ),
+    (EvolutionRunSpec, "_no_run_outlives_its_files"): (
+        Rule(
+            "self.deletePolicy != 'orphan' || self.reclaimPolicy != 'delete'",
+            "deletePolicy orphan lets a pipeline run go on whose files reclaimPolicy delete deletes; set one of"
+            " them to its default",
+            "reclaimPolicy",
         ),
     ),
     (ProblemSet, "_source_has_what_it_needs"): (
@@ -157,6 +166,13 @@ TWINS: Mapping[tuple[type[BaseModel], str], tuple[Rule, ...]] = {
     (BlendWeights, "_something_counts"): (
         Rule(
             "self.ladder > 0.0 || self.likelihood > 0.0 || self.execution > 0.0", "at least one weight must be above 0"
+        ),
+    ),
+    (EvolutionRunSpec, "_shards_have_a_search"): (
+        Rule(
+            "self.pipeline.shards == 1 || 'sra-mcts' in self.methods",
+            "only the search of method sra-mcts is done in shards: set pipeline.shards to 1 or add the method",
+            "pipeline",
         ),
     ),
     (EvaluationSpec, "_k_fits_n"): (

@@ -69,8 +69,8 @@ class KfpRun:
     """KFP's own words. It has never been seen to set any; why a run failed stands elsewhere."""
     archived: bool = False
     tasks: Mapping[str, KfpTask] = field(default_factory=dict)
-    """By name of the component's task; the nodes that Argo adds around them are left out. May lag behind the run's own
-    state, and be incomplete when that is already final."""
+    """By name of the component's task, or the loop's; the nodes that Argo adds around them are left out. May lag behind
+    the run's own state, and be incomplete when that is already final."""
 
     @property
     def is_final(self) -> bool:
@@ -109,24 +109,29 @@ def parse_run(data: Any) -> KfpRun:
     )
 
 
-def _component_tasks(run: Mapping[str, Any]) -> frozenset[str] | None:
-    """Names of the pipeline's own tasks; None where the answer does not carry the pipeline."""
+def _component_tasks(run: Mapping[str, Any]) -> dict[str, str] | None:
+    """Names of the pipeline's own tasks by those of their nodes, which differ where a task is a loop; None where the
+    answer does not carry the pipeline."""
     spec = run.get("pipeline_spec")
     if isinstance(spec, Mapping) and isinstance(spec.get("pipeline_spec"), Mapping):
         spec = spec["pipeline_spec"]
     try:
-        return frozenset(spec["root"]["dag"]["tasks"])  # type: ignore[index]
-    except (KeyError, TypeError):
+        return {
+            node: task["taskInfo"]["name"] if "parameterIterator" in task else node
+            for node, task in spec["root"]["dag"]["tasks"].items()  # type: ignore[index]
+        }
+    except (AttributeError, KeyError, TypeError):
         return None
 
 
-def _tasks(details: Sequence[Any], wanted: frozenset[str] | None) -> dict[str, KfpTask]:
+def _tasks(details: Sequence[Any], wanted: Mapping[str, str] | None) -> dict[str, KfpTask]:
     found: dict[str, KfpTask] = {}
     for entry in details:
         node = _mapping(entry, "task_details")
         name = _text(node, "display_name")
         if not name or (name not in wanted if wanted is not None else _HELPER_NODE.fullmatch(name)):
             continue
+        name = name if wanted is None else wanted[name]
         task = KfpTask(
             state=_state(node.get("state")),
             start=_time(node.get("start_time"), f"{name}.start_time"),

@@ -200,6 +200,18 @@ def test_without_pods_the_stages_own_results_and_the_recorded_error_are_shown(
     assert "Kubeflow keeps what the pods wrote" in result.stderr
 
 
+def test_without_pods_the_results_of_shards_are_shown_before_that_of_their_stage(
+    api: StandInApi, perseid: Perseid, tmp_path: Path
+) -> None:
+    run = running(storage={"uri": str(tmp_path)}, pipeline={"shards": 2})
+    write_result(tmp_path, 0, 0, "synthesize-shard-00", None)
+    write_result(tmp_path, 0, 0, "synthesize-shard-01", "its node is gone")
+    run.failed("synthesize: synthesize-shard-01: its node is gone")
+    api.put(run.object())
+    result = perseid("logs", "small", "--generation", "0", "--attempt", "0")
+    assert result.stdout.splitlines()[:2] == ["synthesize-shard-00: done", "synthesize-shard-01: its node is gone"]
+
+
 def test_without_pods_and_results_one_is_told_where_else_to_look(api: StandInApi, perseid: Perseid) -> None:
     run = running(storage={"uri": "/a/directory/of/the/cluster"})
     api.put(run.object())
@@ -265,9 +277,14 @@ async def test_a_pod_is_known_by_its_node_or_by_the_function_that_it_was_told_to
     known = [pod(f"by-name-{name}", "r", f"root.{name}.executor") for name in STAGES]
     known += [pod(f"by-function-{name}", "r", None, function=module_of(name)) for name in STAGES]
     assert [stage_of(one) for one in await as_pods(*known)] == [*STAGES, *STAGES]
+    loop = "root.for-loop-2.iteration-iterations(3:3).iteration-item.synthesize-shard"
+    shards = [pod("by-name", "r", f"{loop}.executor"), pod("by-function", "r", None, function="synthesize_shard")]
+    assert [stage_of(one) for one in await as_pods(*shards)] == ["synthesize", "synthesize"]
     strangers = [
         driver("convert", "r"),
         pod("root", "r", "root-driver"),
+        pod("loop", "r", "root.for-loop-2.iteration-driver"),
+        pod("shard", "r", f"{loop}-driver"),
         pod("hook", "r", "root.convert.onExit"),
         pod("agent", "r", None),
         pod("foreign", "r", "root.another-task.executor"),

@@ -196,6 +196,7 @@ def full_spec() -> dict[str, Any]:
         },
         "pipeline": {
             "stages": {"synthesize": {**resources, "timeoutSeconds": 5}, "selfAssessment": resources},
+            "cacheClaim": "models",
             "serviceAccount": "runner",
         },
         "storage": {"uri": "s3://a/b"},

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 from perseid.api.attempt import Attempt
-from perseid.api.layout import PROGRESS, RESULT, Layout
+from perseid.api.layout import PROGRESS, RESULT, Layout, part_names
 from perseid.processes import die_with_starter
 
 
@@ -23,7 +23,8 @@ def main(submission: Path) -> None:
         file.write(f"{attempt.run_id} {os.getpid()}\n")
     match (Path(attempt.storage) / "script").read_text():
         case "succeed":
-            for name in attempt.run.spec.stages:
+            spec = attempt.run.spec
+            for name in [part for stage in spec.stages for part in part_names(stage, spec.pipeline.shards)]:
                 progress(layout.stage(name), name)
                 result(layout.stage(name), {"stage": name, "state": "done"})
         case "fail in convert":

@@ -32,6 +32,7 @@ RUN, METEOR, BOTH = (
     EvolutionRun.model_validate({"metadata": {"name": "executed"}, "spec": {"methods": methods}})
     for methods in (["sra-mcts"], ["meteor"], ["sra-mcts", "meteor"])
 )
+IN_SHARDS = EvolutionRun.model_validate({"metadata": {"name": "executed"}, "spec": {"pipeline": {"shards": 3}}})
 
 
 def generation_request(attempt: Attempt, experiment: str, own: bool = False) -> RunRequest:
@@ -94,6 +95,19 @@ async def test_a_posted_run_is_carried_out_and_shows_its_stages(
     assert {name: task.state for name, task in over.tasks.items()} == dict.fromkeys(stages, KfpRunState.SUCCEEDED)
     assert sight.stages_of(over) == dict.fromkeys(stages, StageState.SUCCEEDED), "as the operator sees them"
     assert double.counters().executions == {attempt.run_id: 1}
+
+
+async def test_a_run_in_shards_is_carried_out_and_shows_its_search_as_one_stage(
+    kfp: KfpClient, experiment: str, storage: Path
+) -> None:
+    # Takes a second or two: a process starts and the pipeline is compiled.
+    (storage / "script").write_text("succeed")
+    attempt = attempt_at(storage, IN_SHARDS)
+    await kfp.create_run(generation_request(attempt, experiment))
+    over = await ended(kfp, attempt.run_id, tasks=5)
+    assert over.state is KfpRunState.SUCCEEDED
+    assert set(over.tasks) == {"synthesize-shards", *IN_SHARDS.spec.stages}
+    assert sight.stages_of(over) == dict.fromkeys(IN_SHARDS.spec.stages, StageState.SUCCEEDED)
 
 
 async def test_a_template_of_other_stages_is_refused_for_a_run(
@@ -246,7 +260,6 @@ def fields(request: RunRequest) -> dict[str, Any]:
 async def test_a_generation_goes_on_while_the_double_is_killed_and_found_again(
     clients: Clients, storage: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "runner"))
     import tiny_run
 
     for name, value in tiny_run.environment(tmp_path).items():

@@ -60,6 +60,16 @@ def test_only_the_pipelines_own_tasks_are_shown() -> None:
         assert set(parse_run(with_nodes(*nodes, spec=wrapped)).tasks) == {"score", "executor"}
 
 
+def test_a_loop_is_called_by_its_own_name_and_not_by_that_of_its_node() -> None:
+    loop = {"taskInfo": {"name": "synthesize-shards"}, "parameterIterator": {"items": {"raw": "[0, 1]"}}}
+    tasks = {"for-loop-2": loop, "synthesize": {"taskInfo": {"name": "another"}}}
+    nodes = [node("for-loop-2"), node("iteration-iterations(0:0)"), node("synthesize-shard"), node("synthesize")]
+    assert set(parse_run(with_nodes(*nodes, spec={"root": {"dag": {"tasks": tasks}}})).tasks) == {
+        "synthesize-shards",
+        "synthesize",
+    }
+
+
 def test_without_the_pipeline_helpers_are_known_by_their_names() -> None:
     nodes = [node("score"), node("score-driver"), node("score(0)"), node("executor"), node("root")]
     assert set(parse_run(with_nodes(*nodes)).tasks) == {"score"}

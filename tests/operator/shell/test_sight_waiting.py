@@ -148,3 +148,15 @@ def test_where_nothing_is_said_nothing_is_made_of_it(bare: list[dict[str, Any]])
 def test_what_a_pod_waits_for_is_no_reason_of_a_failure() -> None:
     """The scheduler speaks of preemption wherever it finds no node."""
     assert reason_in(workflow_messages([workflow(node("finetune.executor", "Pending", UNSCHEDULABLE))])) is None
+
+
+def test_a_shard_s_pod_waits_for_the_queue_of_its_stage_and_the_loop_s_drivers_for_none() -> None:
+    pipeline = PipelineSpec.model_validate(
+        {"shards": 2, "stages": {"synthesize": {"gpus": 1, "labels": {QUEUE_LABEL: "research"}}}}
+    )
+    loop = "for-loop-2.iteration-iterations(1:1).iteration-item.synthesize-shard"
+    drivers = [node("for-loop-2.iteration-driver", "Pending"), node(f"{loop}-driver", "Pending")]
+    assert waiting([workflow(*drivers)], pipeline) is None
+    found = waiting([workflow(*drivers, node(f"{loop}.executor", "Pending"))], pipeline)
+    message = "the pod of stage synthesize waits for quota in the queue research of Kueue"
+    assert found == Waiting(True, message, "synthesize")
