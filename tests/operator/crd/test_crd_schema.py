@@ -137,7 +137,7 @@ def test_columns_show_fields_that_exist() -> None:
         "Phase", "Gen", "Score", "Best", "GPU-h", "Age",
     ]  # fmt: skip
     wide = [column["name"] for column in VERSION["additionalPrinterColumns"] if column.get("priority") == 1]
-    assert wide == ["Reason", "Run"]
+    assert wide == ["Reason", "Run", "Link"]
 
 
 def test_a_column_without_a_field_is_refused_by_name() -> None:
