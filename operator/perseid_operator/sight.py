@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from perseid.api.pipeline import PipelineSpec
+from perseid.api.pipeline import QUEUE_LABEL, PipelineSpec
 from perseid.api.reasons import Reason, StageState
-from perseid.api.stages import SHARDED_STAGE, SHARDS_TASK, STAGES, StageName, stage_of
+from perseid.api.stages import SHARD, SHARDED_STAGE, SHARDS_TASK, STAGES, StageName, stage_of
 from perseid.decide import ObservedRun, RunState
 from perseid_operator.kfp import KfpRun, KfpRunState, KfpTask
 
@@ -112,8 +112,6 @@ def workflow_messages(workflows: Iterable[Mapping[str, Any]]) -> list[str]:
     return messages
 
 
-QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
-"""A pod with this label is Kueue's: it stays gated until its queue has quota for it."""
 _QUOTA = re.compile(
     r"exceeded quota"  # Kubernetes' ResourceQuota: Argo tries to make the pod again and again
     r"|SchedulingGated|scheduling gates"
@@ -156,7 +154,8 @@ def _waiting(workflow: Mapping[str, Any], pipeline: PipelineSpec) -> Iterator[Wa
         if node.get("type") != "Pod" or node.get("phase") != "Pending":
             continue
         stage, said = _stage_of(node), node.get("message")
-        queue = None if stage is None else pipeline.stages.of(stage).labels.get(QUEUE_LABEL)
+        joins = stage == SHARDED_STAGE and pipeline.shards > 1 and f".{SHARD}." not in str(node.get("name", ""))
+        queue = None if stage is None or joins else pipeline.queue_of(pipeline.stages.of(stage))
         if said:
             yield Waiting(bool(_QUOTA.search(said)), said, stage)
         elif queue is not None:

@@ -187,6 +187,14 @@ SPEC_MISTAKES = [
         "only the search of method sra-mcts is done in shards: set pipeline.shards to 1 or add the method",
         "",
     ),
+    (
+        "  engine: {vllm: {tensorParallelSize: 4}}\n  pipeline: {stages: {selfEvolution: {gpus: 3}}}",
+        5,
+        1,
+        "spec",
+        "takes 4 GPUs (tensorParallelSize times dataParallelSize), but pipeline.stages.selfEvolution.gpus is 3",
+        "",
+    ),
     ("  pipeline: {shards: 0}", 6, 22, "spec.pipeline.shards", "must be at least 1 and at most 32, got 0", ""),
     # what YAML itself plays tricks with
     ("  suspend: no", 6, 12, "spec.suspend", "`no` without quotes is false to Kubernetes", "Write false."),

@@ -105,6 +105,13 @@ def test_the_plan_ends_where_the_brain_would_end_the_run(tmp_path: Path) -> None
     assert plan["runs"][1]["start_model"] == plan["runs"][0]["start_model"]
 
 
+def test_shards_and_the_queue_are_told_with_the_stages_that_they_are_about(tmp_path: Path) -> None:
+    pipeline = "{pipeline: {shards: 4, queue: research, stages: {synthesize: {gpus: 1}}}}"
+    stages = planned(written(tmp_path, pipeline))["stages"]
+    assert stages[0]["resources"] == {"gpus": 1, "gpu_type": "nvidia.com/gpu", "shards": 4, "queue": "research"}
+    assert stages[1]["resources"] == {}
+
+
 def test_stages_are_told_with_image_resources_and_labels(tmp_path: Path) -> None:
     stages = "{finetune: {gpus: 2, memory: 64Gi, labels: {kueue.x-k8s.io/queue-name: gpus}, timeoutSeconds: 60}}"
     file = written(tmp_path, f"{{pipeline: {{image: 'org/stage:1', stages: {stages}}}}}")

@@ -141,6 +141,7 @@ WRONG = [
     ("evaluation", {"samples": 4, "k": [1, 5]}, "spec.evaluation.k", "raise evaluation.samples"),
     ("evaluation.k", [], "spec.evaluation.k", "at least 1 items"),
     ("generations.max", 1001, "spec.generations.max", "less than or equal to 1000"),
+    ("engine.vllm", {"dataParallelSize": 0}, "spec.engine.vllm.dataParallelSize", "greater than or equal to 1"),
     ("pipeline.shards", 0, "spec.pipeline.shards", "greater than or equal to 1"),
     ("pipeline.shards", 33, "spec.pipeline.shards", "less than or equal to 32"),
     ("pipeline.stages.train", {}, "spec.pipeline.stages.train", "unknown field"),
@@ -214,3 +215,47 @@ async def test_unknown_fields_are_pruned_for_who_does_not_want_to_be_told(cluste
         stored = await runs.create({"luck": 7, "finetune": {"luck": 7}}, dry_run=True, strict=False)
     assert "luck" not in stored["spec"]
     assert "luck" not in stored["spec"]["finetune"]
+
+
+ONE_GPU: dict[str, object] = {"pipeline": {"stages": {"evaluate": {"gpus": 1}}}}
+RULES_OF_SEVERAL_FIELDS: list[tuple[dict[str, object], str, str]] = [
+    (
+        {"methods": ["meteor"], "pipeline": {"shards": 2}},
+        "spec.pipeline",
+        "only the search of method sra-mcts is done in shards",
+    ),
+    (
+        {"engine": {"vllm": {"tensorParallelSize": 2}}, "pipeline": {"stages": {"selfEvolution": {"gpus": 1}}}},
+        "spec.pipeline",
+        "a stage has fewer GPUs than engine.vllm takes (tensorParallelSize times dataParallelSize)",
+    ),
+]
+
+
+@pytest.mark.parametrize(("spec", "field", "words"), RULES_OF_SEVERAL_FIELDS)
+async def test_fields_that_do_not_fit_each_other_are_refused(
+    cluster: Cluster, spec: dict[str, object], field: str, words: str
+) -> None:
+    async with evolution_runs(cluster) as runs:
+        with pytest.raises(RefusedError) as refusal:
+            await runs.create(spec, dry_run=True)
+    assert field in str(refusal.value)
+    assert words in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"methods": ["meteor"], "pipeline": {"shards": 1}},
+        {"methods": ["meteor", "sra-mcts"], "pipeline": {"shards": 32}},
+        # A stage without GPUs runs on a CPU, and fine-tuning runs no engine.
+        {
+            "engine": {"vllm": {"tensorParallelSize": 2, "dataParallelSize": 2}},
+            "pipeline": {"stages": {"synthesize": {"gpus": 4}, "finetune": {"gpus": 1}}},
+        },
+        {"engine": {"type": "transformers", "vllm": {"tensorParallelSize": 2}}, **ONE_GPU},
+    ],
+)
+async def test_fields_that_fit_each_other_are_taken(cluster: Cluster, spec: dict[str, object]) -> None:
+    async with evolution_runs(cluster) as runs:
+        await runs.create(spec, dry_run=True)

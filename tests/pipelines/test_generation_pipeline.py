@@ -428,3 +428,37 @@ def test_thirty_two_shards_make_no_bigger_pipeline_than_two() -> None:
         spec = replace(RUN.spec, pipeline=replace(RUN.spec.pipeline, shards=shards))
         sizes.append(len(json.dumps(compile_template(spec.template))))
     assert sizes[1] - sizes[0] < 200, "a number for each"
+
+
+@pytest.mark.parametrize(
+    ("resources", "size"),
+    [
+        ({"gpus": 2}, "16Gi"),
+        ({"gpus": 2, "sharedMemory": "64Gi"}, "64Gi"),
+        ({"gpus": 1, "sharedMemory": "1Gi"}, "1Gi"),
+        ({"gpus": 1}, None),
+        ({}, None),
+    ],
+)
+def test_processes_of_several_gpus_have_shared_memory_to_talk_through(
+    resources: dict[str, Any], size: str | None
+) -> None:
+    spec = {"pipeline": {"stages": {"evaluate": resources}}}
+    run = EvolutionRun.model_validate({"metadata": {"name": "shared"}, "spec": spec})
+    _, platform = compile_template(run.spec.template)
+    mounts = on_kubernetes([{}, platform], "evaluate").get("emptyDirMounts", []) if platform else []
+    assert [one["sizeLimit"] for one in mounts] == ([] if size is None else [size])
+
+
+def test_the_runs_queue_is_a_label_of_pods_with_gpus_alone_and_a_stages_own_goes_before_it(tmp_path: Path) -> None:
+    own = {"gpus": 1, "labels": {"kueue.x-k8s.io/queue-name": "big"}}
+    stages = {"synthesize": {"gpus": 1}, "finetune": own, "evaluate": {"cpu": "4"}}
+    spec = {"pipeline": {"queue": "research", "shards": 2, "stages": stages}}
+    run = EvolutionRun.model_validate({"metadata": {"name": "queued"}, "spec": spec})
+    compiled = compile_to_documents(run, tmp_path)
+    names = ("synthesize-shard", "synthesize", "convert", "finetune", "evaluate")
+    queues = {
+        name: on_kubernetes(compiled, name).get("podMetadata", {}).get("labels", {}).get("kueue.x-k8s.io/queue-name")
+        for name in names
+    }
+    assert queues == {**dict.fromkeys(names), "synthesize-shard": "research", "finetune": "big"}

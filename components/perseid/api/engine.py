@@ -46,10 +46,18 @@ class VllmSpec(ApiModel):
     """Skip compilation. `auto`: eager on CPUs, where compiling takes longer than a short run; compiled on GPUs."""
     tensor_parallel_size: Annotated[int, Field(ge=1, le=64)] = 1
     """GPUs that one copy of the model is spread over."""
+    data_parallel_size: Annotated[int, Field(ge=1, le=64)] = 1
+    """Copies of the model in one engine, each on GPUs of its own. For a search `pipeline.shards` is the better way to
+    use many GPUs: a problem's requests then meet the same prefix cache."""
     gpu_memory_utilization: Annotated[float, Field(gt=0.0, le=1.0)] = 0.9
     """Share of a GPU's memory that the engine may take."""
     kv_cache_gib: Annotated[float, Field(gt=0.0, le=4096)] = 4.0
     """Memory for the KV cache on CPUs, in GiB."""
+
+    @property
+    def gpus(self) -> int:
+        """GPUs that the engine takes."""
+        return self.tensor_parallel_size * self.data_parallel_size
 
 
 class TransformersSpec(ApiModel):

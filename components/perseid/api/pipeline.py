@@ -12,12 +12,14 @@ from perseid.api.stages import StageName, module_of
 LabelName = Annotated[str, Field(min_length=1, max_length=317)]
 """A label's key: a prefix of 253 characters, a slash, and a name of 63."""
 LabelValue = Annotated[str, Field(max_length=63)]
-
-
 EnvName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,127}$", max_length=128)]
 EnvValue = Annotated[str, Field(max_length=1024)]
 ObjectName = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$", max_length=253)]
 SecretKey = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,253}$", max_length=253)]
+
+
+QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
+"""A pod with this label is Kueue's: it stays gated until its queue has quota for it."""
 
 
 class EnvSpec(ApiModel):
@@ -52,7 +54,8 @@ class ResourcesSpec(ApiModel):
     gpu_type: Annotated[str, Field(pattern=r"^[A-Za-z0-9./-]{1,253}$", max_length=253)] = "nvidia.com/gpu"
     """Resource name of the GPU."""
     shared_memory: Annotated[str, Field(pattern=r"^[0-9]+(Mi|Gi)$", max_length=32)] | None = None
-    """Size of /dev/shm, which tensor-parallel engines need."""
+    """Size of /dev/shm, through which the processes of several GPUs talk; it counts as the pod's memory. Default: 16Gi
+    with more than one GPU, else Kubernetes' own 64 MiB."""
     scratch: Annotated[str, Field(pattern=r"^[0-9]+(Mi|Gi|Ti)$", max_length=32)] | None = None
     """Size of the disk for working copies, where the storage is an object store. It must hold a model and its
     checkpoints. Default: the pod's own."""
@@ -112,6 +115,14 @@ class PipelineSpec(ApiModel):
         None
     )
     """Service account of the stages' pods. Default: KFP's own."""
+
+    queue: Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$", max_length=63)] | None = None
+    """Kueue's LocalQueue, in the pods' namespace, in which pods with GPUs wait for quota; others start at once. A
+    stage's own label `kueue.x-k8s.io/queue-name` goes before it."""
+
+    def queue_of(self, resources: ResourcesSpec) -> str | None:
+        """The queue of Kueue in which a pod with these resources waits; None where it waits in none."""
+        return resources.labels.get(QUEUE_LABEL) or (self.queue if resources.gpus else None)
 
 
 class GenerationTemplate(ApiModel):

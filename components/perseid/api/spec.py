@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
+from pydantic.alias_generators import to_camel
 
 from perseid.api.base import API_VERSION, APPROVED_GENERATION, KIND, RUN_NAME, ApiModel, Text
 from perseid.api.engine import EngineSpec, ModelSpec
@@ -15,7 +16,7 @@ from perseid.api.lifecycle import GenerationsSpec, LifecycleSpec
 from perseid.api.meteor import MeteorSpec
 from perseid.api.pipeline import GenerationTemplate, PipelineSpec
 from perseid.api.problems import ProblemsSpec
-from perseid.api.stages import Methods, StageName, stages_of
+from perseid.api.stages import ENGINELESS_STAGES, STAGES, Methods, StageName, module_of, stages_of
 from perseid.api.synthesis import ConversionSpec, SandboxSpec, SynthesisSpec
 from perseid.api.training import EvaluationSpec, FinetuneSpec
 
@@ -67,6 +68,18 @@ class DefinitionSpec(ApiModel):
             raise ValueError(
                 "only the search of method sra-mcts is done in shards: set pipeline.shards to 1 or add the method"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _gpus_hold_the_engine(self) -> Self:
+        needed = self.engine.vllm.gpus if self.engine.type == "vllm" else 1
+        for stage in STAGES:
+            given = self.pipeline.stages.of(stage).gpus
+            if stage not in ENGINELESS_STAGES and 0 < given < needed:
+                raise ValueError(
+                    f"engine.vllm takes {needed} GPUs (tensorParallelSize times dataParallelSize), but"
+                    f" pipeline.stages.{to_camel(module_of(stage))}.gpus is {given}: raise it, or lower those"
+                )
         return self
 
     @property

@@ -22,6 +22,9 @@ METEOR_STAGES: tuple[MeteorStage, ...] = get_args(MeteorStage)
 SRA_MCTS_STAGES: tuple[StageName, ...] = ("synthesize", "convert", "finetune")
 """Search for plans, plan to code, training (arXiv 2411.11053)."""
 
+ENGINELESS_STAGES: tuple[StageName, ...] = ("finetune",)
+"""Those that run no engine: they train and ask nothing."""
+
 Method = Literal["sra-mcts", "meteor"]
 Methods = Annotated[list[Method], Field(min_length=1, max_length=2)]
 MeteorStages = Annotated[list[MeteorStage], Field(min_length=1, max_length=3)]

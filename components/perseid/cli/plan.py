@@ -24,11 +24,11 @@ from perseid.api.base import API_VERSION, KIND, replace
 from perseid.api.layout import attempt_key
 from perseid.api.names import display_name, experiment_name
 from perseid.api.names import storage_root as root_of
-from perseid.api.pipeline import ResourcesSpec
+from perseid.api.pipeline import PipelineSpec
 from perseid.api.reasons import ConditionType, Phase, Reason
 from perseid.api.result import Gain, GenerationResult, ModelRef, Score, SetResult, YieldCounts
 from perseid.api.spec import EvolutionRun, EvolutionRunSpec
-from perseid.api.stages import LAST_STAGE
+from perseid.api.stages import LAST_STAGE, SHARDED_STAGE, StageName
 from perseid.api.status import EvolutionRunStatus
 from perseid.decide import Observed, ObservedRun, RunState, StartModel, Submit, decide
 from perseid.runner.errors import RunnerError
@@ -71,7 +71,7 @@ class PlannedStage:
     name: str
     image: str
     resources: dict[str, Any]
-    """Fields of `spec.pipeline.stages` that are set."""
+    """Fields of `spec.pipeline.stages` that are set, and what of `spec.pipeline` is about this stage."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,10 +160,7 @@ def plan_submissions(
         storage=root,
         pipeline_digest=f"sha256:{hashlib.sha256(compiled).hexdigest()}",
         pipeline_bytes=len(compiled),
-        stages=[
-            PlannedStage(stage, spec.pipeline.image, _set_fields(spec.pipeline.stages.of(stage)))
-            for stage in spec.stages
-        ],
+        stages=[PlannedStage(stage, spec.pipeline.image, _set_fields(stage, spec.pipeline)) for stage in spec.stages],
         runs=runs,
         runs_not_shown=spec.generations.max - len(runs),
         limits=_limits(run),
@@ -222,10 +219,15 @@ def _promoted(spec: EvolutionRunSpec, submit: Submit, root: str) -> GenerationRe
     )
 
 
-def _set_fields(resources: ResourcesSpec) -> dict[str, Any]:
+def _set_fields(stage: StageName, pipeline: PipelineSpec) -> dict[str, Any]:
+    resources = pipeline.stages.of(stage)
     said = resources.model_dump(mode="json", by_alias=False, exclude_defaults=True)
     if resources.gpus:
         said["gpu_type"] = resources.gpu_type
+    if stage == SHARDED_STAGE and pipeline.shards > 1:
+        said["shards"] = pipeline.shards
+    if pipeline.queue is not None and pipeline.queue_of(resources) == pipeline.queue:
+        said["queue"] = pipeline.queue
     return said
 
 

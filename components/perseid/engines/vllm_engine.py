@@ -56,7 +56,7 @@ class VllmEngine:
         on_gpu = hardware.device != "cpu"
         encoder = ChatEncoder(model_path, spec.max_model_len, trust_remote_code=trust_remote_code)
         eos_token_ids = encoder.eos_token_ids(model_path)
-        set_process_environment(on_gpu=on_gpu, tensor_parallel_size=spec.tensor_parallel_size)
+        set_process_environment(on_gpu=on_gpu, workers=spec.gpus)
         arguments = engine_arguments(
             model_path,
             spec,

@@ -14,8 +14,11 @@ from perseid.engines.vllm_worker import PARENT_VARIABLE
 _CPU_BATCHED_TOKENS = 4096
 
 
-def set_process_environment(*, on_gpu: bool, tensor_parallel_size: int) -> None:
-    """Set what vLLM reads for as long as the process lives. Must run before vLLM is imported; users' values win."""
+def set_process_environment(*, on_gpu: bool, workers: int) -> None:
+    """Set what vLLM reads for as long as the process lives. Must run before vLLM is imported; users' values win.
+
+    `workers`: its processes that compute, over all copies of the model.
+    """
     debug = os.environ.get("PERSEID_LOG", "").lower() == "debug"
     wanted = {
         # Its warnings are about its own build and appear on every start.
@@ -24,7 +27,7 @@ def set_process_environment(*, on_gpu: bool, tensor_parallel_size: int) -> None:
         "DO_NOT_TRACK": "1",
         "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
     }
-    if not on_gpu and tensor_parallel_size == 1:
+    if not on_gpu and workers == 1:
         # The worker then lives in the engine core's process: one process and one hop fewer.
         wanted["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
         # Memory is given by the spec; this variable would override it.
@@ -81,6 +84,7 @@ def engine_arguments(
         "max_num_seqs": spec.max_num_seqs,
         "enforce_eager": eager,
         "tensor_parallel_size": spec.tensor_parallel_size,
+        "data_parallel_size": spec.data_parallel_size,
         "enable_prefix_caching": True,
         # Log-probabilities are those of the model itself, before temperature and nucleus.
         "logprobs_mode": "raw_logprobs",

@@ -16,7 +16,7 @@ import yaml
 from kfp import compiler, dsl, kubernetes
 
 from perseid.api.identity import definition
-from perseid.api.pipeline import GenerationTemplate, PipelineSpec, ResourcesSpec
+from perseid.api.pipeline import QUEUE_LABEL, GenerationTemplate, PipelineSpec, ResourcesSpec
 from perseid.api.spec import EvolutionRun
 from perseid.api.stages import SHARDED_STAGE, SHARDS_TASK
 from perseid.pipelines import components
@@ -24,6 +24,8 @@ from perseid.pipelines import components
 GENERATION_PIPELINE = "perseid-generation"
 SCRATCH = "/scratch"
 CACHE = "/cache"
+SHARED_MEMORY = "16Gi"
+"""Of pods with several GPUs that say nothing: Kubernetes' 64 MiB are too little for NCCL. A bound, nothing reserved."""
 FIRST_RUN_ID = "00000000-0000-0000-0000-000000000000"
 """Run id of a pipeline that somebody starts by hand."""
 
@@ -95,7 +97,7 @@ def _stages(
             taken = {"shards": _shards(template, common, shards_at_once)}
             resources = _to_join(resources)
         task = components.COMPONENTS[stage](**common, **taken)
-        _place(task, pipeline.image, resources)
+        _place(task, pipeline, resources)
         _give_environment(task, pipeline)
         output = task.outputs["Output"]
     return output
@@ -105,7 +107,7 @@ def _shards(template: GenerationTemplate, common: dict[str, Any], at_once: int) 
     """The stage's shards side by side; returns their outputs as one."""
     with dsl.ParallelFor(list(range(template.pipeline.shards)), name=SHARDS_TASK, parallelism=at_once) as shard:
         task = components.synthesize_shard(shard=shard, **common)
-        _place(task, template.pipeline.image, template.pipeline.stages.of(SHARDED_STAGE))
+        _place(task, template.pipeline, template.pipeline.stages.of(SHARDED_STAGE))
         _give_environment(task, template.pipeline)
     return dsl.Collected(task.outputs["Output"])
 
@@ -115,8 +117,8 @@ def _to_join(shard: ResourcesSpec) -> ResourcesSpec:
     return ResourcesSpec(scratch=shard.scratch, retries=shard.retries, timeout_seconds=shard.timeout_seconds)
 
 
-def _place(task: dsl.PipelineTask, image: str, resources: ResourcesSpec) -> None:
-    task.set_container_image(image)
+def _place(task: dsl.PipelineTask, spec: PipelineSpec, resources: ResourcesSpec) -> None:
+    task.set_container_image(spec.image)
     # Sampling is not a pure function of the inputs that KFP fingerprints, and a stage finds its own finished work.
     task.set_caching_options(False)
     if resources.cpu:
@@ -129,16 +131,19 @@ def _place(task: dsl.PipelineTask, image: str, resources: ResourcesSpec) -> None
         task.set_retry(resources.retries)
     if resources.timeout_seconds:
         kubernetes.set_timeout(task, resources.timeout_seconds)
-    if resources.shared_memory:
+    shared_memory = resources.shared_memory or (SHARED_MEMORY if resources.gpus > 1 else None)
+    if shared_memory:
         kubernetes.empty_dir_mount(
-            task, volume_name="dshm", mount_path="/dev/shm", medium="Memory", size_limit=resources.shared_memory
+            task, volume_name="dshm", mount_path="/dev/shm", medium="Memory", size_limit=shared_memory
         )
     if resources.scratch:
         kubernetes.empty_dir_mount(task, volume_name="scratch", mount_path=SCRATCH, size_limit=resources.scratch)
         task.set_env_variable("PERSEID_SCRATCH_DIR", SCRATCH)
     for key, value in sorted(resources.node_selector.items()):
         kubernetes.add_node_selector(task, label_key=key, label_value=value)
-    for key, value in sorted(resources.labels.items()):
+    queue = spec.queue_of(resources)
+    queued = {} if queue is None else {QUEUE_LABEL: queue}
+    for key, value in sorted({**resources.labels, **queued}.items()):
         kubernetes.add_pod_label(task, label_key=key, label_value=value)
 
 

@@ -11,12 +11,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pydantic import BaseModel
+from pydantic.alias_generators import to_camel
 
 from perseid.api.engine import EMBEDDED_MODEL, ModelSpec
 from perseid.api.meteor import JudgeSpec, MentorSpec, MeteorSpec, QuestionSet, SelfEvolutionSpec
 from perseid.api.problems import ProblemSet
 from perseid.api.search import BlendWeights
 from perseid.api.spec import EvolutionRunSpec
+from perseid.api.stages import ENGINELESS_STAGES, STAGES, module_of
 from perseid.api.training import EvaluationSpec
 from perseid_operator.crd.schema import Schema, cel_text
 
@@ -62,6 +64,9 @@ def _needs(field_of: Mapping[str, str]) -> tuple[Rule, ...]:
 
 
 _SEARCHES = "(self.cheap == 'search' || 'search' in self.expensive)"
+_ENGINE_GPUS = ", ".join(
+    f"self.pipeline.stages.{to_camel(module_of(stage))}.gpus" for stage in STAGES if stage not in ENGINELESS_STAGES
+)
 _WEIGHTS = "self.search.evaluator.weights"
 
 TWINS: Mapping[tuple[type[BaseModel], str], tuple[Rule, ...]] = {
@@ -172,6 +177,15 @@ TWINS: Mapping[tuple[type[BaseModel], str], tuple[Rule, ...]] = {
         Rule(
             "self.pipeline.shards == 1 || 'sra-mcts' in self.methods",
             "only the search of method sra-mcts is done in shards: set pipeline.shards to 1 or add the method",
+            "pipeline",
+        ),
+    ),
+    (EvolutionRunSpec, "_gpus_hold_the_engine"): (
+        Rule(
+            f"self.engine.type != 'vllm' || [{_ENGINE_GPUS}].all(gpus, gpus == 0 || gpus >="
+            " self.engine.vllm.tensorParallelSize * self.engine.vllm.dataParallelSize)",
+            "a stage has fewer GPUs than engine.vllm takes (tensorParallelSize times dataParallelSize): raise its gpus"
+            " in pipeline.stages, or lower those",
             "pipeline",
         ),
     ),

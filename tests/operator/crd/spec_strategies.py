@@ -197,6 +197,7 @@ def full_spec() -> dict[str, Any]:
         "pipeline": {
             "stages": {"synthesize": {**resources, "timeoutSeconds": 5}, "selfAssessment": resources},
             "cacheClaim": "models",
+            "queue": "research",
             "serviceAccount": "runner",
         },
         "storage": {"uri": "s3://a/b"},

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from perseid.api.pipeline import PipelineSpec
-from perseid_operator.sight import QUEUE_LABEL, Waiting, reason_in, waiting, workflow_messages
+from perseid.api.pipeline import QUEUE_LABEL, PipelineSpec
+from perseid_operator.sight import Waiting, reason_in, waiting, workflow_messages
 
 PLAIN = PipelineSpec()
 QUEUED = PipelineSpec.model_validate({"stages": {"finetune": {"gpus": 1, "labels": {QUEUE_LABEL: "research"}}}})
@@ -160,3 +160,21 @@ def test_a_shard_s_pod_waits_for_the_queue_of_its_stage_and_the_loop_s_drivers_f
     found = waiting([workflow(*drivers, node(f"{loop}.executor", "Pending"))], pipeline)
     message = "the pod of stage synthesize waits for quota in the queue research of Kueue"
     assert found == Waiting(True, message, "synthesize")
+
+
+def test_the_run_s_queue_holds_pods_with_gpus_and_no_others() -> None:
+    pipeline = PipelineSpec.model_validate({"queue": "research", "stages": {"finetune": {"gpus": 1}}})
+    found = waiting([workflow(node("finetune.executor", "Pending"))], pipeline)
+    assert found == Waiting(
+        True, "the pod of stage finetune waits for quota in the queue research of Kueue", "finetune"
+    )
+    assert waiting([workflow(node("convert.executor", "Pending"))], pipeline) is None
+
+
+def test_what_joins_shards_waits_in_no_queue() -> None:
+    pipeline = PipelineSpec.model_validate({"queue": "research", "shards": 2, "stages": {"synthesize": {"gpus": 1}}})
+    loop = "for-loop-2.iteration-iterations(1:1).iteration-item.synthesize-shard"
+    found = waiting([workflow(node(f"{loop}.executor", "Pending"))], pipeline)
+    assert found is not None
+    assert found.quota
+    assert waiting([workflow(node("synthesize.executor", "Pending"))], pipeline) is None
