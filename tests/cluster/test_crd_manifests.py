@@ -12,7 +12,7 @@ import pytest
 import yaml
 from cluster_access import Cluster, KubectlError
 from crd_objects import MANIFESTS, install_crd
-from operator_rights import MAY, MAY_FOR_ITS_LEASE, MAY_NOT, may
+from operator_rights import MAY, MAY_FOR_ITS_LEASE, MAY_NOT, allowed, wait_until_allowed
 
 from perseid_operator.leader import LEASE_NAME
 from perseid_operator.settings import VARIABLES, SettingsError, load_settings
@@ -256,9 +256,9 @@ def test_the_operator_of_one_namespace_may_what_it_needs_there_and_nothing_elsew
             cluster.kubectl("create", "--filename=-", input=json.dumps(each))
     account = f"{namespace}:perseid-operator"
     rights_of_all = [*MAY, *MAY_FOR_ITS_LEASE]
-    assert [right for right in rights_of_all if not may(cluster, account, *right, namespace)] == []
-    assert [right for right in MAY_NOT if may(cluster, account, *right, namespace)] == []
-    assert [right for right in rights_of_all if may(cluster, account, *right, "default")] == []
+    wait_until_allowed(cluster, account, rights_of_all, namespace)
+    assert allowed(cluster, account, MAY_NOT, namespace) == []
+    assert allowed(cluster, account, rights_of_all, "default") == []
 
 
 def test_who_may_edit_or_view_a_namespace_may_do_so_with_its_evolution_runs(cluster: Cluster) -> None:
