@@ -48,6 +48,9 @@ class FinetuneSpec(ApiModel):
     """AdamW's weight decay."""
     max_grad_norm: Annotated[float, Field(gt=0, le=1000)] = 1.0
     """Gradients are clipped to this norm."""
+    processes: Annotated[int, Field(ge=1, le=64)] | None = None
+    """Processes on one machine that share each step's samples, with the weights spread over them (FSDP). Default: one
+    for each GPU of the stage's pod. The loss is that of one process, but for rounding."""
     checkpoint_steps: Annotated[int, Field(ge=1, le=1_000_000)] = 20
     """Optimizer steps between two checkpoints to resume from."""
     min_samples: Annotated[int, Field(ge=1, le=1_000_000)] = 8

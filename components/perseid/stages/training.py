@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+
+import torch
 
 from perseid.api.base import replace
 from perseid.api.meteor import SelfEvolutionSpec
@@ -15,6 +18,7 @@ from perseid.stages.lineage import BaseModel
 from perseid.training.finetune import TrainingResult, fine_tune
 from perseid.training.manifest import TrainingDType
 from perseid.training.preference import prefer
+from perseid.training.several import fine_tune_in_processes
 from perseid.training.trainer import TrainingProgress
 
 
@@ -37,7 +41,9 @@ async def train_on_samples(
 
     def train() -> TrainingResult:
         base.resolved.fetch_weights()
-        return fine_tune(
+        processes = training_processes(context)
+        tune = fine_tune if processes == 1 else partial(fine_tune_in_processes, processes)
+        return tune(
             samples,
             base.resolved.path,
             output,
@@ -83,6 +89,13 @@ async def train_on_pairs(
         )
 
     return await asyncio.to_thread(train)
+
+
+def training_processes(context: StageContext) -> int:
+    """What the spec says; else one for each GPU that the stage asks for and finds."""
+    spec = context.spec
+    asked = spec.pipeline.stages.of(context.stage).gpus
+    return spec.finetune.processes or max(1, min(asked, torch.cuda.device_count()))
 
 
 def _training_dtype(context: StageContext) -> TrainingDType:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from accelerate import Accelerator
@@ -43,6 +44,9 @@ def fine_tune(
     `base_model_id` is the identity of the base's weights, by default `content_id(base)`; `base_ref` what users call
     it, by default the directory's name. Raises TrainingError; an exception of `on_progress` passes through, and leaves
     the checkpoints for the next call.
+
+    Where several processes of one torch.distributed world make the same call (`several.fine_tune_in_processes` starts
+    them), each learns from its part of every step, and the main one commits.
     """
     job = Job(
         kind="finetune",
@@ -61,10 +65,11 @@ def fine_tune(
         return finished
 
     tokenizer = load_tokenizer(base, trust_remote_code=trust_remote_code)
-    plain = load_model(base, spec, dtype, trust_remote_code=trust_remote_code)
+    load = partial(load_model, base, spec, dtype, trust_remote_code=trust_remote_code)
+    plain = load()
     encoded, dropped = encode_samples(samples, tokenizer, end_tokens(plain, tokenizer), spec.max_length)
     if not encoded:
         raise nothing_to_learn(len(samples), "samples", dropped)
     # Mixed precision is torch's autocast in the trainer: accelerate would keep it in a state global to the process.
     accelerator = Accelerator(mixed_precision="no")
-    return job.run(encoded, dropped, AnswerLikelihood(), plain, tokenizer, accelerator, on_progress)
+    return job.run(encoded, dropped, AnswerLikelihood(), plain, tokenizer, accelerator, on_progress, load)

@@ -28,7 +28,14 @@ from perseid.training.manifest import (
     library_versions,
     read_manifest,
 )
-from perseid.training.model import commit, merged, write_model
+from perseid.training.model import (
+    commit,
+    make_trainable,
+    merged,
+    restore_parameters,
+    trained_parameters,
+    write_model,
+)
 from perseid.training.objective import Objective
 from perseid.training.trainer import Trainer, TrainingProgress
 
@@ -83,9 +90,11 @@ class Job:
         tokenizer: PreTrainedTokenizerBase,
         accelerator: Accelerator,
         on_progress: Callable[[TrainingProgress], None] | None,
+        reload: Callable[[], PreTrainedModel],
         measure: Callable[[torch.nn.Module], PreferenceMetrics] | None = None,
     ) -> TrainingResult:
-        """Train `plain` on the items and commit the result. `measure` looks at the trained model before it is merged.
+        """Train `plain` on the items and commit the result. `measure` looks at the trained model before it is merged;
+        `reload` gives `plain` anew, where several processes have only parts of it in the end.
 
         The caller's randomness stays as it was.
         """
@@ -97,11 +106,15 @@ class Job:
             trainer.train(self.directory, on_progress)
 
         metrics = trainer.metrics()
+        trained = trainer.model
+        if accelerator.num_processes > 1:
+            weights = trainer.whole_weights()
+            trained = self._put_together(weights, reload()) if accelerator.is_main_process else trained
         accelerator.wait_for_everyone()
         if accelerator.is_main_process:
             unfinished = self.output.with_name(f".{self.output.name}.unfinished")
-            preference = None if measure is None else measure(trainer.unwrapped)
-            write_model(unfinished, merged(trainer.unwrapped), tokenizer, self.dtype)
+            preference = None if measure is None else measure(trained)
+            write_model(unfinished, merged(trained), tokenizer, self.dtype)
             manifest = ModelManifest(
                 model_id=content_id(unfinished),
                 base_model_id=self.base_id,
@@ -126,6 +139,13 @@ class Job:
                 f"{self.output} is not there after it was written: every process must see the same file system"
             )
         return TrainingResult(self.output, committed, reused=False, resumed_from_step=resumed_from)
+
+    def _put_together(self, weights: dict[str, torch.Tensor], plain: PreTrainedModel) -> torch.nn.Module:
+        """The trained model from weights that were spread over processes."""
+        with torch.random.fork_rng(devices=[]):
+            model = make_trainable(plain, self.spec)
+        restore_parameters(trained_parameters(model), weights)
+        return model
 
     def _manifest(self) -> ModelManifest | None:
         output = self.output

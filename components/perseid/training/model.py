@@ -15,6 +15,7 @@ from perseid.api.training import FinetuneSpec
 from perseid.training.checkpoint import sync_directory
 from perseid.training.errors import TrainingError
 from perseid.training.manifest import MANIFEST_NAME, ModelManifest, TrainingDType
+from perseid.training.sharding import spread_like
 
 TORCH_DTYPES: dict[TrainingDType, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -90,7 +91,7 @@ def restore_parameters(parameters: dict[str, torch.nn.Parameter], weights: dict[
         raise TrainingError(f"the checkpoint is one of another model: parameters such as {odd} do not match. Delete it")
     with torch.no_grad():
         for name, parameter in parameters.items():
-            parameter.copy_(weights[name])
+            parameter.copy_(spread_like(weights[name], parameter))
 
 
 def merged(model: torch.nn.Module) -> PreTrainedModel:

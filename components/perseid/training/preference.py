@@ -86,7 +86,8 @@ def prefer(
         return finished
 
     tokenizer = load_tokenizer(base, trust_remote_code=trust_remote_code)
-    plain = load_model(base, how, dtype, trust_remote_code=trust_remote_code)
+    load = partial(load_model, base, how, dtype, trust_remote_code=trust_remote_code)
+    plain = load()
     encoded, dropped = encode_pairs(pairs, tokenizer, end_tokens(plain, tokenizer), how.max_length)
     if not encoded:
         raise nothing_to_learn(len(pairs), "pairs", dropped)
@@ -109,6 +110,7 @@ def prefer(
         tokenizer,
         accelerator,
         on_progress,
+        load,
         partial(_changes, encoded, reference, objective, dtype, forwarding),
     )
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic
@@ -25,8 +24,9 @@ from perseid.training.errors import TrainingError
 from perseid.training.loss import can_pick_logits, keeps_packed_samples_apart
 from perseid.training.manifest import TrainingDType, TrainingMetrics, summarise_losses
 from perseid.training.model import make_trainable, restore_parameters, trained_parameters
-from perseid.training.objective import Forwarding, Objective
+from perseid.training.objective import Forwarding, ForwardPass, Objective
 from perseid.training.schedule import learning_rate_factor, step_samples, step_seed, total_steps
+from perseid.training.sharding import average_whole_gradients, restore_state, spread, whole, whole_state
 
 TOKENS_PER_FORWARD = 4096
 """Bound on rows * length of one forward pass: what activations may take. Gradients of a step's passes are summed."""
@@ -82,6 +82,8 @@ class Trainer(Generic[ItemT]):
             device=accelerator.device,
             picks_logits=picks_logits,
         )
+        if accelerator.num_processes > 1:
+            spread(model, accelerator)
         parameters = trained_parameters(model)
         optimizer = torch.optim.AdamW(
             [
@@ -91,7 +93,8 @@ class Trainer(Generic[ItemT]):
             lr=spec.learning_rate,
             fused=True,
         )
-        self._model, self._optimizer = accelerator.prepare(model, optimizer)
+        self._model: torch.nn.Module = model
+        self._optimizer = optimizer
         self._total = total_steps(len(items), spec.batch_size, spec.epochs)
         self._done = 0
         self._losses: list[float] = []
@@ -99,17 +102,22 @@ class Trainer(Generic[ItemT]):
         self._seconds = 0.0
 
     @property
-    def unwrapped(self) -> torch.nn.Module:
-        """The model without what accelerate put around it."""
-        model: torch.nn.Module = self._accelerator.unwrap_model(self._model)
-        return model
+    def model(self) -> torch.nn.Module:
+        """What is trained. Spread over the processes, where there are several."""
+        return self._model
+
+    def whole_weights(self) -> dict[str, torch.Tensor]:
+        """The trained parameters by name, on the CPU; in the main process alone, but all must ask for them."""
+        parts = ((name, whole(one.detach())) for name, one in trained_parameters(self._model).items())
+        main = self._accelerator.is_main_process
+        return {name: one.cpu() for name, one in parts if main}
 
     def restore(self, checkpoint: Checkpoint | None) -> int | None:
         """Go on where a checkpoint was written; its step, or None without one."""
         if checkpoint is None:
             return None
-        restore_parameters(trained_parameters(self.unwrapped), checkpoint.weights)
-        self._optimizer.load_state_dict(checkpoint.optimizer)
+        restore_parameters(trained_parameters(self._model), checkpoint.weights)
+        restore_state(self._optimizer, checkpoint.optimizer)
         self._done = checkpoint.step
         self._losses = list(checkpoint.losses)
         self._tokens, self._seconds = checkpoint.tokens, checkpoint.seconds
@@ -145,7 +153,10 @@ class Trainer(Generic[ItemT]):
         loss, suspects = self._backward(group)
         if not math.isfinite(loss):
             raise self._not_finite(f"the loss of step {step + 1} of {self._total} is {loss}", suspects or names)
-        grad_norm = float(accelerator.clip_grad_norm_(self._model.parameters(), spec.max_grad_norm))
+        if accelerator.num_processes > 1:
+            average_whole_gradients(trained_parameters(self._model), accelerator)
+        norm = torch.nn.utils.clip_grad_norm_(self._model.parameters(), spec.max_grad_norm)
+        grad_norm = float(whole(norm))
         if not math.isfinite(grad_norm):
             raise self._not_finite(f"the gradient of step {step + 1} of {self._total} is not finite", names)
         self._optimizer.step()
@@ -174,16 +185,10 @@ class Trainer(Generic[ItemT]):
         Returns that loss, and the items of this process's forward passes whose loss was not finite.
         """
         accelerator = self._accelerator
-        mine = group[accelerator.process_index :: accelerator.num_processes]
-        # Every process must take part in the gradients' exchange, also where a last small step has nothing for it.
-        share = float(accelerator.num_processes) if mine else 0.0
-        passes = self._objective.forward_passes(mine or group[:1], group, share, self._forwarding)
+        passes = self._passes(group, accelerator.process_index)
         losses: list[torch.Tensor] = []
-        for number, forward_pass in enumerate(passes, start=1):
-            with (
-                accelerator.no_sync(self._model) if number < len(passes) else nullcontext(),
-                torch.autocast(accelerator.device.type, torch.bfloat16, enabled=self._bfloat16),
-            ):
+        for forward_pass in passes:
+            with torch.autocast(accelerator.device.type, torch.bfloat16, enabled=self._bfloat16):
                 loss = forward_pass.loss(self._model)
                 accelerator.backward(loss)
             losses.append(loss.detach())
@@ -193,6 +198,21 @@ class Trainer(Generic[ItemT]):
             return mean, []
         bad = [one for one, finite in zip(passes, summed.isfinite().tolist(), strict=True) if not finite]
         return mean, [item_id for one in bad for item_id in one.item_ids]
+
+    def _passes(self, group: Sequence[ItemT], process: int) -> list[ForwardPass]:
+        """The forward passes of one process's part of a step."""
+        processes = self._accelerator.num_processes
+        passes = []
+        for number in range(processes):
+            part = group[number::processes]
+            share = float(processes) if part else 0.0
+            passes.append(self._objective.forward_passes(part or group[:1], group, share, self._forwarding))
+        # Processes fetch their weights from each other in every pass, so that all must make as many: those that have
+        # fewer, or in a last small step none, go through the motions.
+        mine = passes[process]
+        missing = max(map(len, passes)) - len(mine)
+        idle = self._objective.forward_passes(group[:1], group, 0.0, self._forwarding) if missing else []
+        return [*mine, *(idle[:1] * missing)]
 
     def _not_finite(self, what: str, names: Sequence[str]) -> TrainingError:
         objective = self._objective
@@ -212,9 +232,9 @@ class Trainer(Generic[ItemT]):
         return "single"
 
     def _checkpoint(self, checkpoints: Path) -> None:
-        if self._accelerator.is_main_process:
-            weights = {name: p.detach().cpu() for name, p in trained_parameters(self.unwrapped).items()}
-            state = self._optimizer.state_dict()
+        main = self._accelerator.is_main_process
+        weights, state = self.whole_weights(), whole_state(self._optimizer, keep=main)
+        if main:
             save_checkpoint(
                 checkpoints, Checkpoint(self._done, weights, state, self._losses, self._tokens, self._seconds)
             )
@@ -232,7 +252,7 @@ class Trainer(Generic[ItemT]):
             first_loss=first,
             final_loss=final,
             curve=curve,
-            trained_parameters=sum(p.numel() for p in trained_parameters(self.unwrapped).values()),
+            trained_parameters=sum(p.numel() for p in trained_parameters(self._model).values()),
             layout=self._forwarding.layout,
             device=str(self._accelerator.device),
         )

@@ -194,6 +194,7 @@ def full_spec() -> dict[str, Any]:
             "mentor": {**role, "sampling": {"stop": ["x"]}},
             "judge": {**role, "type": "model"},
         },
+        "finetune": {"processes": 2},
         "pipeline": {
             "stages": {"synthesize": {**resources, "timeoutSeconds": 5}, "selfAssessment": resources},
             "cacheClaim": "models",
