@@ -4,7 +4,7 @@ PERSEID := .venv/bin/perseid
 UV := $(shell command -v uv || echo .venv-tools/bin/uv)
 
 .PHONY: help setup demo demo-meteor test test-fast lint format manifests chart chart-goldens control-plane crash \
-  crash-operator bench-synthesis bench-operator check-pack lock clean
+  crash-operator bench-synthesis bench-judging bench-operator check-pack lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -56,6 +56,9 @@ crash: setup ## kill a run at ten random moments, go on each time, compare with 
 
 crash-operator: setup ## kill the operator a thousand times on a real API server, and count pipeline runs
 	$(PYTHON) benchmarks/operator_crash.py
+
+bench-judging: setup ## what self-assessment teaches the embedded model about judging its own answers, over three seeds
+	$(PYTHON) benchmarks/judging.py
 
 bench-operator: setup ## the operator against a bare client on a real API server
 	$(PYTHON) benchmarks/operator_speed.py
