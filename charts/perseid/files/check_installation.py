@@ -8,6 +8,7 @@ import asyncio
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import yaml
@@ -21,11 +22,9 @@ READY_SECONDS = 90.0
 PAUSE_SECONDS = 1.0
 
 
-async def try_to_create(sample: Path, namespace: str) -> None:
-    """Create the EvolutionRun of a file by a dry run. Raises KubeError."""
-    run = yaml.safe_load(sample.read_text(encoding="utf-8"))
-    # Another name, which the API server finds: one of the file's may be there.
-    run["metadata"] = {"generateName": f"{run['metadata']['name']}-", "labels": {"app.kubernetes.io/part-of": "perseid"}}
+async def try_to_create(run: dict[str, Any], namespace: str) -> None:
+    """Create an EvolutionRun by a dry run, under a name that the API server finds. Raises KubeError."""
+    run["metadata"] = {"generateName": f"{run['metadata']['name']}-"}  # One of its own name may be there.
     group, version = run["apiVersion"].split("/")
     path = path_of("apis", group, version, "namespaces", namespace, "evolutionruns")
     async with Connection(await access()) as connection:
@@ -50,10 +49,10 @@ async def wait_until_ready(url: str, seconds: float) -> str:
             await asyncio.sleep(PAUSE_SECONDS)
 
 
-async def check(sample: Path, namespace: str, ready: str, seconds: float) -> None:
+async def check(run: dict[str, Any], namespace: str, ready: str, seconds: float) -> None:
     """Make both checks, and say what came of each. Raises KubeError or TimeoutError."""
-    await try_to_create(sample, namespace)
-    print(f"The API server would take {sample.name} in namespace {namespace}.", flush=True)
+    await try_to_create(run, namespace)
+    print(f"The API server takes EvolutionRuns in namespace {namespace}.", flush=True)
     print(f"The operator at {ready} is ready: {await wait_until_ready(ready, seconds)}", flush=True)
 
 
@@ -65,8 +64,9 @@ def main() -> None:
     parser.add_argument("--ready", required=True, metavar="URL", help="the operator's /readyz")
     parser.add_argument("--seconds", type=float, default=READY_SECONDS, help="how long to wait for the operator")
     options = parser.parse_args()
+    run = yaml.safe_load(options.sample.read_text(encoding="utf-8"))
     try:
-        asyncio.run(check(options.sample, options.namespace, options.ready, options.seconds))
+        asyncio.run(check(run, options.namespace, options.ready, options.seconds))
     except (KubeError, TimeoutError) as error:
         sys.exit(f"The installation does not work: {error}")
 

@@ -9,6 +9,25 @@
 {{- if and .Values.workflows.namespace (not .Values.workflows.enabled) -}}
 {{- fail (printf "workflows.namespace is %q, but workflows.enabled is false: set it to true, or leave the namespace out" .Values.workflows.namespace) -}}
 {{- end -}}
+{{- $timeout := .Values.kfp.timeoutSeconds | default 30 -}}
+{{- $grace := .Values.submitGraceSeconds | default 60 -}}
+{{- if le (float64 $grace) (float64 $timeout) -}}
+{{- fail (printf "submitGraceSeconds (%v) is no more than kfp.timeoutSeconds (%v): a submission could still be under way when it is given up; give a longer grace or a shorter time-out" $grace $timeout) -}}
+{{- end -}}
+{{- $lost := .Values.lostRunSeconds | default 300 -}}
+{{- if lt (float64 $lost) (mulf 2 .Values.pollSeconds) -}}
+{{- fail (printf "lostRunSeconds (%v) is less than two rounds of pollSeconds (%v): one slow answer would lose a run; give at least %v" $lost .Values.pollSeconds (mulf 2 .Values.pollSeconds)) -}}
+{{- end -}}
+{{- range $key, $_ := include "perseid.podLabels" . | fromYaml -}}
+{{- if hasKey $.Values.podLabels $key -}}
+{{- fail (printf "podLabels sets %s, which belongs to the chart itself" $key) -}}
+{{- end -}}
+{{- end -}}
+{{- range tuple "kubectl.kubernetes.io/default-container" "checksum/settings" -}}
+{{- if hasKey $.Values.podAnnotations . -}}
+{{- fail (printf "podAnnotations sets %s, which belongs to the chart itself" .) -}}
+{{- end -}}
+{{- end -}}
 {{- $owners := dict
   "POD_NAME" "the chart itself"
   "POD_NAMESPACE" "the chart itself"

@@ -23,6 +23,13 @@ app.kubernetes.io/part-of: perseid
 {{ include "perseid.commonLabels" . }}
 {{- end }}
 
+{{/* Without versions: a chart that only says something else restarts no operator. */}}
+{{- define "perseid.podLabels" -}}
+{{ include "perseid.selectorLabels" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/part-of: perseid
+{{- end }}
+
 {{- define "perseid.image" -}}
 {{- with .Values.image -}}
 {{- if .digest -}}
