@@ -211,8 +211,8 @@ async def carry_through(operator: Operator, stop: asyncio.Event) -> None:
             settings=kopf_settings(),
             clusterwide=settings.cluster_wide,
             namespaces=settings.watch_namespaces,
-            # Kopf would ask for the user's name, and a container's user need not have one. Nobody reads it: the Lease has
-            # its own.
+            # Kopf would ask for the user's name, and a container's user need not have one. Nobody reads this: the Lease
+            # has its own.
             identity=Identity(f"perseid-operator-{os.getpid()}"),
             standalone=True,
             stop_flag=stop,

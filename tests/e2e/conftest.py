@@ -5,9 +5,7 @@ Everything that takes minutes happens once. Where no cluster can be made the tes
 
 from __future__ import annotations
 
-import contextlib
 import os
-import shutil
 import sys
 import uuid
 import warnings
@@ -19,15 +17,17 @@ import pytest
 sys.path.append(str(Path(__file__).parents[1] / "cluster"))
 
 from cluster_binaries import NoControlPlaneError, find_kubectl
-from e2e_cluster import Cluster, eventually, kind_cluster, load_archive, missing_for_kind
-from e2e_images import Images, ImagesError, build_images, container_engine, save_image
-from e2e_world import RELEASE, SECRET, SYSTEM, World
+from e2e_cluster import Cluster, kept_cluster, kind_cluster, load_archive, missing_for_kind
+from e2e_images import IMAGES, Images, ImagesError, build_images, container_engine, save_image
+from e2e_world import SECRET, SYSTEM, World
 from helm_binaries import NoHelmError, find_clients
 
 HERE = Path(__file__).parent
 LIVE_KFP = "PERSEID_KFP_ENDPOINT"
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "AKIAWRITER", "AWS_SECRET_ACCESS_KEY": "the-writers-secret"}
 CLUSTER_NAME = "perseid-e2e"
+KEPT_CLUSTER = "PERSEID_E2E_CLUSTER"
+"""Name of a kind cluster that has the images: for whoever works on these tests, and does not want to wait."""
 
 
 @pytest.fixture(scope="session")
@@ -45,6 +45,11 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     if reason is not None or engine is None:
         _skip(str(reason))
     directory = tmp_path_factory.mktemp("kind")
+    kept = os.environ.get(KEPT_CLUSTER)
+    if kept:
+        cluster = kept_cluster(kept, engine, kubectl, helm, directory / "kubeconfig")
+        yield _world_in_kind(cluster, IMAGES)
+        return
     try:
         images = build_images(engine, os.environ)
     except ImagesError as error:
@@ -87,7 +92,9 @@ def make_namespace(world: World, name: str, *, restricted: bool = False) -> None
 
 
 def _storage_secret(namespace: str) -> dict[str, object]:
-    values = {name: os.environ.get(name, value) if os.environ.get(LIVE_KFP) else value for name, value in CREDENTIALS.items()}
+    values = {
+        name: os.environ.get(name, value) if os.environ.get(LIVE_KFP) else value for name, value in CREDENTIALS.items()
+    }
     return {
         "apiVersion": "v1",
         "kind": "Secret",

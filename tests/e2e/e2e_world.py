@@ -99,7 +99,7 @@ class World:
                     "image": self.images.stage,
                     "env": [{"name": name, "value": value} for name, value in self.storage_env.items()],
                     "secretEnv": [{"name": key, "secret": SECRET, "key": key} for key in self.secret_keys],
-                    "stages": {name: stage for name in ("synthesize", "convert", "finetune", "evaluate")},
+                    "stages": dict.fromkeys(("synthesize", "convert", "finetune", "evaluate"), stage),
                 },
                 **spec,
             },
@@ -117,8 +117,10 @@ class World:
     def wait_complete(self, name: str, namespace: str) -> dict[str, Any]:
         """As `kubectl wait` does; it also ends where the run has failed. The object."""
         phase = eventually(
-            lambda: self.status(name, namespace).get("phase") in ("Completed", "Failed")
-            and self.status(name, namespace)["phase"],
+            lambda: (
+                self.status(name, namespace).get("phase") in ("Completed", "Failed")
+                and self.status(name, namespace)["phase"]
+            ),
             f"{name} is over",
             RUN_SECONDS,
             lambda: self.tell(name, namespace),
@@ -130,7 +132,11 @@ class World:
         """The stage's pod, as soon as its container runs."""
         return eventually(
             lambda: next(
-                (pod for pod in self.stage_pods(run_id) if runs_stage(pod, stage) and pod["status"]["phase"] == "Running"),
+                (
+                    pod
+                    for pod in self.stage_pods(run_id)
+                    if runs_stage(pod, stage) and pod["status"]["phase"] == "Running"
+                ),
                 None,
             ),
             f"a pod runs the stage {stage} of {run_id}",
@@ -171,8 +177,7 @@ class World:
         host, _, port = self.kfp_endpoint.removeprefix("http://").partition(":")
         service, namespace = host.split(".")[:2]
         proxy = f"/api/v1/namespaces/{namespace}/services/{service}:{port}/proxy/apis/v2beta1/{path}"
-        found = json.loads(self.cluster.kubectl("get", "--raw", proxy))
-        return found
+        return dict(json.loads(self.cluster.kubectl("get", "--raw", proxy)))
 
     def kfp_run(self, run_id: str) -> dict[str, Any] | None:
         """None where KFP has no such run."""
@@ -204,6 +209,4 @@ def is_ready(pod: Mapping[str, Any]) -> bool:
 def runs_stage(pod: Mapping[str, Any], stage: str) -> bool:
     """Whether the pod's container executes this component."""
     function = stage.replace("-", "_")
-    return any(
-        function in [*one.get("command", []), *one.get("args", [])] for one in pod["spec"]["containers"]
-    )
+    return any(function in [*one.get("command", []), *one.get("args", [])] for one in pod["spec"]["containers"])

@@ -6,9 +6,10 @@ import uuid
 from pathlib import Path
 
 import pytest
-from conftest import make_namespace
 from e2e_cluster import CommandError, eventually
 from e2e_world import RELEASE, SYSTEM, World
+
+from conftest import make_namespace
 
 # Pods of the operator start and end, and Helm waits for them.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -39,9 +40,7 @@ def test_a_run_with_a_mistake_is_refused_by_the_api_server_with_the_fields_name(
         installed.cluster.apply(wrong, namespace=namespace)
 
 
-def test_an_operator_of_one_namespace_leaves_the_others_alone(
-    installed: World, namespace: str, tmp_path: Path
-) -> None:
+def test_an_operator_of_one_namespace_leaves_the_others_alone(installed: World, namespace: str, tmp_path: Path) -> None:
     # It replaces the one that sees all namespaces; the next test finds that one again.
     cluster = installed.cluster
     own = f"e2e-own-{uuid.uuid4().hex[:6]}"

@@ -78,9 +78,7 @@ def test_suspension_lets_the_generation_end_resumption_goes_on_and_deletion_leav
     first = installed.wait_for_run("paused", namespace)
     installed.wait_for_stage(first, "synthesize")
     _suspend(installed, namespace, True)
-    eventually(
-        lambda: installed.reasons("paused", namespace).get("Suspended") == "Draining", "the run drains", 60
-    )
+    eventually(lambda: installed.reasons("paused", namespace).get("Suspended") == "Draining", "the run drains", 60)
     eventually(
         lambda: installed.reasons("paused", namespace).get("Suspended") == "Suspended",
         "the run is suspended when its generation has ended",
@@ -106,8 +104,10 @@ def test_suspension_lets_the_generation_end_resumption_goes_on_and_deletion_leav
     )
     owned = cluster.get("configmaps", namespace=namespace)["items"]
     eventually(
-        lambda: [one["metadata"]["name"] for one in cluster.get("configmaps", namespace=namespace)["items"]]
-        == ["kube-root-ca.crt"],
+        lambda: (
+            [one["metadata"]["name"] for one in cluster.get("configmaps", namespace=namespace)["items"]]
+            == ["kube-root-ca.crt"]
+        ),
         f"what the run owned is collected: {[one['metadata']['name'] for one in owned]}",
         120,
     )

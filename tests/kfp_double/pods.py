@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -73,8 +74,13 @@ class PodExecutor:
             if phase != "Succeeded":
                 task["state"] = "FAILED"
                 return Look(DELETED if pod is None else FAILED, tasks)
+            try:
+                outputs[name] = returned(terminated.message or "" if terminated is not None else "")
+            except ValueError as error:
+                print(f"{pod_name(workflow, name)}: {error}", file=sys.stderr)
+                task["state"] = "FAILED"
+                return Look(FAILED, tasks)
             task["state"] = "SUCCEEDED"
-            outputs[name] = returned(terminated.message or "" if terminated is not None else "")
         return Look(0, tasks)
 
     async def stop(self, workflow: dict[str, Any]) -> None:
@@ -92,9 +98,7 @@ class PodExecutor:
     async def _make(self, workflow: dict[str, Any], task: str, outputs: dict[str, str]) -> None:
         spec = json.loads((self._directory / f"{workflow['parameters']['run_id']}.json").read_text())
         try:
-            await _answered(
-                self._pods.create_namespaced_pod(self._namespace, stage_pod(workflow, task, spec, outputs))
-            )
+            await _answered(self._pods.create_namespaced_pod(self._namespace, stage_pod(workflow, task, spec, outputs)))
         except ApiException as error:
             if error.status != 409:  # made, and not yet written down, by a double that died
                 raise

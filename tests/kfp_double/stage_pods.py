@@ -121,7 +121,9 @@ def _executor_input(
 
 def _platform(spec: dict[str, Any], label: str) -> dict[str, Any]:
     platforms = (spec.get("platform_spec") or {}).get("platforms", {})
-    found: dict[str, Any] = platforms.get("kubernetes", {}).get("deploymentSpec", {}).get("executors", {}).get(label, {})
+    found: dict[str, Any] = (
+        platforms.get("kubernetes", {}).get("deploymentSpec", {}).get("executors", {}).get(label, {})
+    )
     return found
 
 
