@@ -17,7 +17,7 @@ import pytest
 sys.path.append(str(Path(__file__).parents[1] / "cluster"))
 
 from cluster_binaries import NoControlPlaneError, find_kubectl
-from e2e_cluster import Cluster, kept_cluster, kind_cluster, load_archive, missing_for_kind
+from e2e_cluster import Cluster, eventually, kept_cluster, kind_cluster, load_archive, missing_for_kind
 from e2e_images import IMAGES, Images, ImagesError, build_images, container_engine, save_image
 from e2e_world import SECRET, SYSTEM, World
 from helm_binaries import NoHelmError, find_clients
@@ -26,6 +26,10 @@ HERE = Path(__file__).parent
 LIVE_KFP = "PERSEID_KFP_ENDPOINT"
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "AKIAWRITER", "AWS_SECRET_ACCESS_KEY": "the-writers-secret"}
 CLUSTER_NAME = "perseid-e2e"
+MAKE_BUCKET = (
+    "exec", "deployment/seaweedfs", "--namespace", "kubeflow", "--", "python", "-c",
+    "import urllib.request as r; r.urlopen(r.Request('http://127.0.0.1:8888/buckets/models/', method='POST'))",
+)  # fmt: skip
 KEPT_CLUSTER = "PERSEID_E2E_CLUSTER"
 """Name of a kind cluster that has the images: for whoever works on these tests, and does not want to wait."""
 
@@ -116,6 +120,7 @@ def _world_in_kind(cluster: Cluster, images: Images) -> World:
             "rollout", "status", f"deployment/{deployment}", "--namespace", world.kfp_namespace, "--timeout=240s",
             seconds=250,
         )  # fmt: skip
+    eventually(lambda: cluster.kubectl(*MAKE_BUCKET) or True, "the storage has a bucket", 60)
     return world
 
 

@@ -76,7 +76,7 @@ class World:
 
     def run(self, name: str, **spec: Any) -> dict[str, Any]:
         """A small run of the embedded model, as YAML would have it."""
-        stage = {"cpu": "100m", "memory": "6Gi"}
+        stage = {"cpu": "500m", "memory": "6Gi"}
         return {
             "apiVersion": "perseid.dev/v1alpha1",
             "kind": "EvolutionRun",
