@@ -78,6 +78,12 @@ def installed(world: World, tmp_path_factory: pytest.TempPathFactory) -> World:
     return world
 
 
+@pytest.fixture(scope="session")
+def tiny_model(installed: World) -> str:
+    """URI of a model of kilobytes, for tests of what becomes of a run whatever its model can do."""
+    return installed.make_tiny_model(installed.kfp_namespace)
+
+
 @pytest.fixture
 def namespace(world: World) -> Iterator[str]:
     """A namespace of the test's own."""

@@ -42,10 +42,11 @@ class Cluster:
         """Raises CommandError."""
         return _run([str(self.helm_program), *arguments], self._environment, None, seconds)
 
-    def apply(self, *objects: Mapping[str, Any], namespace: str = "default") -> None:
-        """As `kubectl apply -f` does with a file."""
+    def apply(self, *objects: Mapping[str, Any], namespace: str | None = None) -> None:
+        """As `kubectl apply -f` does with a file. `namespace`: of objects that name none."""
         text = "\n---\n".join(json.dumps(one) for one in objects)
-        self.kubectl("apply", "--namespace", namespace, "--filename", "-", stdin=text)
+        where = [] if namespace is None else ["--namespace", namespace]
+        self.kubectl("apply", *where, "--filename", "-", stdin=text)
 
     def get(self, kind: str, *arguments: str, namespace: str = "default") -> dict[str, Any]:
         """One object, or a list. Raises CommandError where it is not there."""

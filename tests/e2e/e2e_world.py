@@ -18,6 +18,8 @@ SYSTEM = "perseid-system"
 RELEASE = "perseid"
 SECRET = "storage"
 RUN_LABEL = "pipeline/runid"
+TINY_LLAMA = Path(__file__).parents[1] / "tiny_llama.py"
+TINY_MODEL = Path(__file__).with_name("tiny_model.py")
 OPERATOR = "app.kubernetes.io/name=perseid-operator"
 RUN_SECONDS = 900.0
 """For one generation of the embedded model, on a busy machine with two cores."""
@@ -74,9 +76,42 @@ class World:
 
     # EvolutionRuns
 
+    def make_tiny_model(self, namespace: str) -> str:
+        """URI of a tiny random model, made in a pod of the stage image."""
+        uri = f"{self.storage}/tiny-model"
+        program = TINY_LLAMA.read_text() + TINY_MODEL.read_text().replace("# noqa: F821", "")
+        container = {
+            "name": "make",
+            "image": self.images.stage,
+            "command": ["python", "-c", program.replace("from __future__ import annotations\n", ""), uri],
+            "env": [{"name": name, "value": value} for name, value in self.storage_env.items()],
+            "envFrom": [{"secretRef": {"name": SECRET}}],
+        }
+        pod = {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": "make-tiny-model"},
+            "spec": {"restartPolicy": "Never", "containers": [container]},
+        }
+        self.cluster.apply(pod, namespace=namespace)
+        phase = eventually(
+            lambda: (
+                self.cluster.get("pod", "make-tiny-model", namespace=namespace)["status"]["phase"]
+                in ("Succeeded", "Failed")
+                and self.cluster.get("pod", "make-tiny-model", namespace=namespace)["status"]["phase"]
+            ),
+            "the tiny model is made",
+            RUN_SECONDS,
+        )
+        assert phase == "Succeeded", self._quietly("logs", "make-tiny-model", "--namespace", namespace)
+        self.cluster.kubectl("delete", "pod", "make-tiny-model", "--namespace", namespace, "--wait=false")
+        return uri
+
     def run(self, name: str, **spec: Any) -> dict[str, Any]:
         """A small run of the embedded model, as YAML would have it."""
         stage = {"cpu": "500m", "memory": "6Gi"}
+        # On few and busy cores, threads that wait for each other take longer than one.
+        environment = {**self.storage_env, "OMP_NUM_THREADS": "1"}
         return {
             "apiVersion": "perseid.dev/v1alpha1",
             "kind": "EvolutionRun",
@@ -97,7 +132,7 @@ class World:
                 "generations": {"promotion": {"rule": "improvement", "minImprovement": -1.0}},
                 "pipeline": {
                     "image": self.images.stage,
-                    "env": [{"name": name, "value": value} for name, value in self.storage_env.items()],
+                    "env": [{"name": name, "value": value} for name, value in environment.items()],
                     "secretEnv": [{"name": key, "secret": SECRET, "key": key} for key in self.secret_keys],
                     "stages": dict.fromkeys(("synthesize", "convert", "finetune", "evaluate"), stage),
                 },
