@@ -79,33 +79,40 @@ class World:
     def make_tiny_model(self, namespace: str) -> str:
         """URI of a tiny random model, made in a pod of the stage image."""
         uri = f"{self.storage}/tiny-model"
-        program = TINY_LLAMA.read_text() + TINY_MODEL.read_text().replace("# noqa: F821", "")
+        name = "make-tiny-model"
+        program = {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {"name": name},
+            "data": {path.name: path.read_text() for path in (TINY_LLAMA, TINY_MODEL)},
+        }
         container = {
             "name": "make",
             "image": self.images.stage,
-            "command": ["python", "-c", program.replace("from __future__ import annotations\n", ""), uri],
+            "command": ["python", f"/program/{TINY_MODEL.name}", uri],
             "env": [{"name": name, "value": value} for name, value in self.storage_env.items()],
             "envFrom": [{"secretRef": {"name": SECRET}}],
+            "volumeMounts": [{"name": "program", "mountPath": "/program"}],
         }
+        volume = {"name": "program", "configMap": {"name": name}}
         pod = {
             "apiVersion": "v1",
             "kind": "Pod",
-            "metadata": {"name": "make-tiny-model"},
-            "spec": {"restartPolicy": "Never", "containers": [container]},
+            "metadata": {"name": name},
+            "spec": {"restartPolicy": "Never", "containers": [container], "volumes": [volume]},
         }
-        self.cluster.apply(pod, namespace=namespace)
+        self.cluster.kubectl("delete", "pod", name, "--namespace", namespace, "--ignore-not-found")
+        self.cluster.apply(program, pod, namespace=namespace)
         phase = eventually(
-            lambda: (
-                self.cluster.get("pod", "make-tiny-model", namespace=namespace)["status"]["phase"]
-                in ("Succeeded", "Failed")
-                and self.cluster.get("pod", "make-tiny-model", namespace=namespace)["status"]["phase"]
-            ),
+            lambda: self._phase(name, namespace) in ("Succeeded", "Failed") and self._phase(name, namespace),
             "the tiny model is made",
             RUN_SECONDS,
         )
-        assert phase == "Succeeded", self._quietly("logs", "make-tiny-model", "--namespace", namespace)
-        self.cluster.kubectl("delete", "pod", "make-tiny-model", "--namespace", namespace, "--wait=false")
+        assert phase == "Succeeded", self._quietly("logs", name, "--namespace", namespace)
         return uri
+
+    def _phase(self, pod: str, namespace: str) -> str:
+        return str(self.cluster.get("pod", pod, namespace=namespace)["status"].get("phase"))
 
     def run(self, name: str, **spec: Any) -> dict[str, Any]:
         """A small run of the embedded model, as YAML would have it."""
