@@ -26,10 +26,15 @@ HERE = Path(__file__).parent
 LIVE_KFP = "PERSEID_KFP_ENDPOINT"
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "AKIAWRITER", "AWS_SECRET_ACCESS_KEY": "the-writers-secret"}
 CLUSTER_NAME = "perseid-e2e"
-MAKE_BUCKET = (
-    "exec", "deployment/seaweedfs", "--namespace", "kubeflow", "--", "python", "-c",
-    "import urllib.request as r; r.urlopen(r.Request('http://127.0.0.1:8888/buckets/models/', method='POST'))",
-)  # fmt: skip
+MAKE_BUCKET = """
+import urllib.error, urllib.request
+bucket = "http://127.0.0.1:8888/buckets/models/"
+try:
+    urllib.request.urlopen(bucket)
+except urllib.error.HTTPError:
+    urllib.request.urlopen(urllib.request.Request(bucket, method="POST"))
+print("there")
+"""
 KEPT_CLUSTER = "PERSEID_E2E_CLUSTER"
 """Name of a kind cluster that has the images: for whoever works on these tests, and does not want to wait."""
 
@@ -126,7 +131,8 @@ def _world_in_kind(cluster: Cluster, images: Images) -> World:
             "rollout", "status", f"deployment/{deployment}", "--namespace", world.kfp_namespace, "--timeout=240s",
             seconds=250,
         )  # fmt: skip
-    eventually(lambda: cluster.kubectl(*MAKE_BUCKET) or True, "the storage has a bucket", 60)
+    in_storage = ("exec", "deployment/seaweedfs", "--namespace", world.kfp_namespace, "--", "python", "-c")
+    eventually(lambda: cluster.kubectl(*in_storage, MAKE_BUCKET), "the storage has a bucket", 60)
     return world
 
 

@@ -68,12 +68,15 @@ class Cluster:
 def eventually(found: Callable[[], Any], what: str, seconds: float, tell: Callable[[], str] = str) -> Any:
     """What `found` returns as soon as that is true. There is nothing to wait on but the cluster's answers."""
     deadline = time.monotonic() + seconds
+    refused = ""
     while True:
-        with contextlib.suppress(CommandError):  # an API server under load refuses now and then
+        try:
             if answer := found():
                 return answer
+        except CommandError as error:  # an API server under load refuses now and then
+            refused = str(error)
         if time.monotonic() > deadline:
-            raise AssertionError(f"not within {seconds:g} s: {what}\n{tell()}")
+            raise AssertionError(f"not within {seconds:g} s: {what}\n{refused}\n{tell()}")
         time.sleep(0.5)
 
 
