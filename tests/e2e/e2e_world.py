@@ -226,7 +226,7 @@ class World:
         try:
             return self.kfp(f"runs/{run_id}")
         except CommandError as error:
-            if "not found" in str(error).lower() or "404" in str(error):
+            if "(NotFound)" in str(error) or "HTTP Error 404" in str(error):
                 return None
             raise
 
