@@ -11,8 +11,8 @@ from e2e_world import RELEASE, SYSTEM, World
 
 from conftest import make_namespace
 
-# Pods of the operator start and end, and Helm waits for them.
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+# Pods of the operator start and end, and Helm waits for them. The first test also waits for images and cluster.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 
 def test_helm_test_finds_the_installation_in_order(installed: World) -> None:

@@ -12,7 +12,7 @@ from perseid.decide import run_id_of
 
 STAGES = ["synthesize", "convert", "finetune", "evaluate"]
 # Each carries out one to three generations of the embedded model, whose pods take minutes on two cores.
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 
 def test_an_applied_run_becomes_complete_though_the_operator_is_killed_and_upgraded_meanwhile(
