@@ -3,8 +3,8 @@ PYTHON := .venv/bin/python
 PERSEID := .venv/bin/perseid
 UV := $(shell command -v uv || echo .venv-tools/bin/uv)
 
-.PHONY: help setup demo demo-meteor test test-fast lint format manifests chart chart-goldens control-plane crash \
-  crash-operator bench-synthesis bench-judging bench-operator check-pack lock clean
+.PHONY: help setup demo demo-meteor test test-kind test-fast lint format manifests chart chart-goldens control-plane crash \
+  crash-operator bench-synthesis bench-judging bench-operator check-pack images lock lock-images clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -19,10 +19,13 @@ demo-meteor: setup ## make the embedded model learn a domain: from a mentor, fro
 	$(PERSEID) run examples/meteor-quickstart.yaml
 
 test: setup control-plane ## all tests, the fast ones first
-	$(PYTHON) -m pytest tests
+	$(PYTHON) -m pytest tests --ignore=tests/e2e
+
+test-kind: setup ## tests in a kind cluster: images, chart and stages in pods; skipped where kind or an image is missing
+	$(PYTHON) -m pytest tests/e2e
 
 test-fast: setup ## the tests that start no engine and train no model
-	$(PYTHON) -m pytest tests -m "not slow"
+	$(PYTHON) -m pytest tests --ignore=tests/e2e -m "not slow"
 
 lint: setup ## style, types and the direction of imports
 	$(PYTHON) -m ruff check --no-cache .  # its cache does not notice that a module has moved
@@ -50,6 +53,9 @@ chart-goldens: setup ## write anew what tests/chart/golden expects; read the dif
 control-plane: setup ## a real kube-apiserver for the tests, built from its Go modules where no other is named
 	-$(PYTHON) tests/cluster/control_plane.py build
 
+images: ## perseid-operator and perseid-stage, with docker or podman; what can be set says scripts/images.sh
+	scripts/images.sh
+
 crash: setup ## kill a run at ten random moments, go on each time, compare with an undisturbed one
 	$(PYTHON) benchmarks/crash.py --method sra-mcts
 	$(PYTHON) benchmarks/crash.py --method meteor
@@ -69,9 +75,21 @@ bench-synthesis: setup ## synthesis against one call at a time and against the e
 check-pack: setup ## every reference solution passes, every wrong one fails
 	$(PYTHON) scripts/check_pack.py
 
-lock: ## resolve pyproject.toml's ranges into requirements/cpu.txt
-	$(UV) pip compile pyproject.toml --extra cpu --extra dev --universal --python-version 3.11 --upgrade \
-	  --generate-hashes --no-emit-index-url --no-header --no-annotate --quiet --output-file requirements/cpu.txt
+# --universal and one Python: a lock holds for every machine that images and tests run on. The images' locks have no
+# development tools, and the operator's none of what only stages import.
+LOCK := $(UV) pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+  --no-annotate --quiet
+
+lock: ## resolve pyproject.toml's ranges into requirements/cpu.txt, and the images' locks
+	$(LOCK) pyproject.toml --extra cpu --extra dev --upgrade --output-file requirements/cpu.txt
+	$(LOCK) pyproject.toml --extra vllm --upgrade --output-file requirements/stage-cuda.txt
+	$(LOCK) requirements/build.in --upgrade --output-file requirements/build.txt
+	$(MAKE) lock-images
+
+lock-images: ## the locks of what requirements/cpu.txt has too, in its versions
+	$(LOCK) pyproject.toml --extra cpu --constraint requirements/cpu.txt --output-file requirements/stage-cpu.txt
+	$(LOCK) pyproject.toml --extra operator --constraint requirements/cpu.txt --output-file requirements/operator.txt \
+	  --no-emit-package numpy --no-emit-package rapidfuzz --no-emit-package regex
 
 clean: ## remove what the commands above made, runs included
 	rm -rf .venv .venv-tools runs dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

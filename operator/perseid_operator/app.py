@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 import time
 from collections.abc import AsyncIterator
@@ -14,6 +15,7 @@ from typing import Any
 
 import kopf
 from kopf._cogs.clients.errors import APIError  # Kopf does not export what ends its watches
+from kopf._core.engines.peering import Identity  # nor this
 
 from perseid import __version__
 from perseid_operator.actions import Actions
@@ -209,6 +211,9 @@ async def carry_through(operator: Operator, stop: asyncio.Event) -> None:
             settings=kopf_settings(),
             clusterwide=settings.cluster_wide,
             namespaces=settings.watch_namespaces,
+            # Kopf would ask for the user's name, and a container's user need not have one. Nobody reads this: the Lease
+            # has its own.
+            identity=Identity(f"perseid-operator-{os.getpid()}"),
             standalone=True,
             stop_flag=stop,
             ready_flag=ready,

@@ -51,23 +51,27 @@ class ClusterObjects:
     """Workflow objects in one namespace."""
 
     def __init__(self, api: client.ApiClient, namespace: str) -> None:
-        self._api = api
+        self.api = api
         self._place = (GROUP, VERSION, namespace, PLURAL)
         self._objects = client.CustomObjectsApi(api)
         self.patience = 10.0
         """Seconds after which a cluster that does not answer counts as unreachable."""
 
     @classmethod
-    async def connect(cls, kubeconfig: Path, namespace: str) -> Self:
-        """Install the CRD where the cluster has none, and wait until it is served. The namespace must exist."""
+    async def connect(cls, kubeconfig: Path | None, namespace: str) -> Self:
+        """Install the CRD where the cluster has none, and wait until it is served. The namespace must exist. Without a
+        kubeconfig: the cluster that this process is a pod of."""
         configuration = client.Configuration()
-        await config.load_kube_config(config_file=str(kubeconfig), client_configuration=configuration)
+        if kubeconfig is None:
+            config.load_incluster_config(client_configuration=configuration)
+        else:
+            await config.load_kube_config(config_file=str(kubeconfig), client_configuration=configuration)
         connected = cls(client.ApiClient(configuration), namespace)
         await connected._install()
         return connected
 
     async def close(self) -> None:
-        await self._api.close()
+        await self.api.close()
 
     async def create(self, workflow: dict[str, Any]) -> None:
         body = {
@@ -116,7 +120,7 @@ class ClusterObjects:
         return [name for name in names if name not in there]
 
     async def _install(self) -> None:
-        definitions = client.ApiextensionsV1Api(self._api)
+        definitions = client.ApiextensionsV1Api(self.api)
         try:
             await definitions.create_custom_resource_definition(_CRD)
         except ApiException as error:

@@ -69,11 +69,13 @@ class KfpDouble:
         self._runner: web.AppRunner | None = None
         self._site: web.TCPSite | None = None
         self._ticker: asyncio.Task[None] | None = None
+        self._host = "127.0.0.1"
         self.port = 0
         self.control_port = 0
 
-    async def start(self, port: int = 0) -> None:
-        """Listen on 127.0.0.1."""
+    async def start(self, port: int = 0, host: str = "127.0.0.1") -> None:
+        """Listen there."""
+        self._host = host
         app = web.Application(client_max_size=64 * 1024 * 1024)
         self._server.routes(app)
         add_control_routes(app, self)
@@ -289,7 +291,7 @@ class KfpDouble:
 
     async def _listen(self, port: int) -> int:
         assert self._runner is not None
-        self._site = web.TCPSite(self._runner, "127.0.0.1", port)
+        self._site = web.TCPSite(self._runner, self._host, port)
         await self._site.start()
         return _port(self._site)
 

