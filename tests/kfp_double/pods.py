@@ -18,7 +18,7 @@ from kubernetes_asyncio.client.exceptions import ApiException
 from kfp_double.executing import attempt_of, is_of_its_run
 from kfp_double.failures import INVALID, Failure
 from kfp_double.parts import ClusterUnreachableError, Look
-from kfp_double.stage_pods import WORKFLOW_LABEL, pod_name, returned, stage_pod
+from kfp_double.stage_pods import WORKFLOW_LABEL, pod_name, returned, stage_pod, tasks_without_a_pod
 
 FAILED, DELETED = 1, 137
 
@@ -40,6 +40,10 @@ class PodExecutor:
             fits = await asyncio.to_thread(is_of_its_run, spec["pipeline_spec"], spec.get("platform_spec"), attempt.run)
         if not fits:
             raise Failure(INVALID, "the posted pipeline is not what perseid.pipelines compiles for its run")
+        if loops := tasks_without_a_pod(spec):
+            raise Failure(
+                INVALID, f"this double makes pods of tasks, and none of loops: {loops}; set pipeline.shards to 1"
+            )
         self._directory.mkdir(parents=True, exist_ok=True)
         _write(self._directory / f"{parameters['run_id']}.json", spec)
 

@@ -75,6 +75,17 @@ def stage_pod(workflow: dict[str, Any], task: str, spec: dict[str, Any], outputs
     }
 
 
+def tasks_without_a_pod(spec: dict[str, Any]) -> list[str]:
+    """Tasks of a posted pipeline that are no single container: loops."""
+    pipeline = spec["pipeline_spec"]
+    tasks = pipeline["root"]["dag"]["tasks"]
+    return [
+        name
+        for name, task in tasks.items()
+        if "executorLabel" not in pipeline["components"][task["componentRef"]["name"]]
+    ]
+
+
 def pod_name(workflow: dict[str, Any], task: str) -> str:
     """The one name that a task's pod can have: whoever makes it a second time finds it taken."""
     return f"{workflow['name']}-{task}"
@@ -163,4 +174,8 @@ def _volumes(platform: dict[str, Any]) -> tuple[list[dict[str, Any]], list[dict[
         settings = {key: mount[key] for key in ("medium", "sizeLimit") if key in mount}
         volumes.append({"name": mount["volumeName"], "emptyDir": settings})
         mounts.append({"name": mount["volumeName"], "mountPath": mount["mountPath"]})
+    for mount in platform.get("pvcMount", []):
+        claim = mount["pvcNameParameter"]["runtimeValue"]["constant"]
+        volumes.append({"name": claim, "persistentVolumeClaim": {"claimName": claim}})
+        mounts.append({"name": claim, "mountPath": mount["mountPath"]})
     return volumes, mounts

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from kfp_double.stage_pods import returned, stage_pod
+from kfp_double.stage_pods import returned, stage_pod, tasks_without_a_pod
 from perseid.api.pipeline import GenerationTemplate
 from perseid.pipelines.generation import compile_template
 
@@ -22,8 +22,8 @@ PARAMETERS = {
 WORKFLOW: dict[str, Any] = {"name": "perseid-generation-abc", "run_id": PARAMETERS["run_id"], "parameters": PARAMETERS}
 
 
-def posted(**resources: Any) -> dict[str, Any]:
-    pipeline, platform = compile_template(
+def posted(pipeline: dict[str, Any] | None = None, **resources: Any) -> dict[str, Any]:
+    compiled, platform = compile_template(
         GenerationTemplate.model_validate(
             {
                 "stages": ["synthesize", "convert"],
@@ -32,11 +32,12 @@ def posted(**resources: Any) -> dict[str, Any]:
                     "env": [{"name": "AWS_REGION", "value": "eu-central-1"}],
                     "secretEnv": [{"name": "AWS_SECRET_ACCESS_KEY", "secret": "storage", "key": "password"}],
                     "stages": {"synthesize": resources},
+                    **(pipeline or {}),
                 },
             }
         )
     )
-    return {"pipeline_spec": pipeline, "platform_spec": platform}
+    return {"pipeline_spec": compiled, "platform_spec": platform}
 
 
 def test_a_stages_pod_has_the_image_environment_and_resources_of_the_compiled_pipeline() -> None:
@@ -65,6 +66,18 @@ def test_a_stages_pod_has_the_image_environment_and_resources_of_the_compiled_pi
     labels = pod["metadata"]["labels"]
     assert labels["kueue.x-k8s.io/queue-name"] == "team"
     assert labels["pipeline/runid"] == PARAMETERS["run_id"]
+
+
+def test_a_stages_pod_mounts_the_claim_that_holds_the_cache() -> None:
+    pod = stage_pod(WORKFLOW, "convert", posted({"cacheClaim": "models"}), {"synthesize": "x"})
+    assert {"name": "models", "persistentVolumeClaim": {"claimName": "models"}} in pod["spec"]["volumes"]
+    (container,) = pod["spec"]["containers"]
+    assert {"name": "models", "mountPath": "/cache"} in container["volumeMounts"]
+
+
+def test_a_search_in_shards_is_a_loop_of_which_no_pod_can_be_made() -> None:
+    assert tasks_without_a_pod(posted()) == []
+    assert len(tasks_without_a_pod(posted({"shards": 2}))) == 1
 
 
 def test_a_stages_pod_is_told_the_parameters_and_what_the_stage_before_it_returned() -> None:
