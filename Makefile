@@ -3,8 +3,8 @@ PYTHON := .venv/bin/python
 PERSEID := .venv/bin/perseid
 UV := $(shell command -v uv || echo .venv-tools/bin/uv)
 
-.PHONY: help setup demo demo-meteor test test-fast lint format manifests control-plane crash crash-operator bench-synthesis \
-  bench-operator check-pack lock clean
+.PHONY: help setup demo demo-meteor test test-fast lint format manifests chart chart-goldens control-plane crash \
+  crash-operator bench-synthesis bench-operator check-pack lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -30,13 +30,21 @@ lint: setup ## style, types and the direction of imports
 	$(PYTHON) -m mypy
 	.venv/bin/lint-imports
 	$(PYTHON) -m perseid_operator.crd --check manifests/base/crd.yaml
+	$(PYTHON) scripts/chart.py --check
 
 format: setup ## put the style right
 	$(PYTHON) -m ruff check --fix .
 	$(PYTHON) -m ruff format .
 
-manifests: setup ## write what is generated in manifests/: the CRD, from perseid.api
+manifests: setup ## write what is generated in manifests/ and charts/: the CRD, copies, the chart's README
 	$(PYTHON) -m perseid_operator.crd > manifests/base/crd.yaml.new && mv manifests/base/crd.yaml.new manifests/base/crd.yaml
+	$(PYTHON) scripts/chart.py
+
+chart: setup control-plane ## all checks of the Helm chart, with Helm and a real API server
+	$(PYTHON) -m pytest tests/chart
+
+chart-goldens: setup ## write anew what tests/chart/golden expects; read the difference before you commit it
+	$(PYTHON) tests/chart/chart_goldens.py
 
 # Without Go, envtest's programs or a cluster the tests that need one are skipped, loudly: so this may fail.
 control-plane: setup ## a real kube-apiserver for the tests, built from its Go modules where no other is named

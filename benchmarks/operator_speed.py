@@ -3,7 +3,8 @@
 - bare: how many status writes a second a client alone gets through, 32 at a time;
 - burst: a thousand EvolutionRuns are created as fast as the API server takes them; the time from each one's creation to
   its first action (the intent of its first run in its status), and the operator's passes and status writes a second;
-- steady: all of them have a run that waits for pods; what the operator asks of KFP, and what it weighs;
+- steady: all of them have a run that waits for pods; what the operator asks of KFP, what it weighs
+  and how much of a core it takes;
 - trickle: beside those, fifty more are created, five a second, with two generations of 40 s each: the same latency as
   above, and all that is written for one generation;
 - recovery: the operator is killed, and the next one has had a look at all of them.
@@ -47,6 +48,8 @@ from perseid_operator.login import access  # noqa: E402
 
 NAMESPACE = "bench"
 AT_ONCE = 32
+POLL_SECONDS = 15
+STEADY_SECONDS = 3 * POLL_SECONDS
 WRITES = ("POST", "PUT", "PATCH", "DELETE", "APPLY")
 SPEC = {"generations": {"max": 3, "patience": 3}}
 
@@ -66,7 +69,11 @@ async def main() -> None:
             cluster.kubectl("create", "namespace", NAMESPACE)
             cluster.kubectl("create", "namespace", "bare")
             timing = replace(Timing().scaled(0.1), rate=1e6, burst=1000, create=0.0, list_per_run=0.0)
-            settings = {"PERSEID_POLL_SECONDS": "15", "PERSEID_HTTP_PORT": str(port), "PERSEID_WORKFLOWS": "off"}
+            settings = {
+                "PERSEID_POLL_SECONDS": str(POLL_SECONDS),
+                "PERSEID_HTTP_PORT": str(port),
+                "PERSEID_WORKFLOWS": "off",
+            }
             settings |= {"PERSEID_KFP_TIMEOUT_SECONDS": "30", "PERSEID_SUBMIT_GRACE_SECONDS": "600"}
             async with operator_world(
                 cluster,
@@ -223,14 +230,23 @@ async def _settle(port: int) -> None:
 async def _steady(port: int, pid: int) -> dict[str, Any]:
     calls = await _metric(port, "perseid_operator_kfp_requests_total")
     rounds = await _metric(port, "perseid_operator_kfp_requests_total", operation="check")
-    await asyncio.sleep(45)
+    cpu = _cpu_seconds(pid)
+    await asyncio.sleep(STEADY_SECONDS)
+    cpu = _cpu_seconds(pid) - cpu
     more = await _metric(port, "perseid_operator_kfp_requests_total") - calls
     status = Path(f"/proc/{pid}/status").read_text()
     return {
-        "kfp_calls_per_poll": round(more / 3, 1),
+        "kfp_calls_per_poll": round(more / (STEADY_SECONDS / POLL_SECONDS), 1),
+        "cpu_millicores": round(1000 * cpu / STEADY_SECONDS),
         "idle_checks": await _metric(port, "perseid_operator_kfp_requests_total", operation="check") - rounds,
         "rss_mib": round(int(re.search(r"VmRSS:\s+(\d+)", status).group(1)) / 1024),  # type: ignore[union-attr]
     }
+
+
+def _cpu_seconds(pid: int) -> float:
+    """What the process has used so far, user and system."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 async def _metric(port: int, name: str, **labels: str) -> float:

@@ -21,6 +21,7 @@ from perseid_operator.kfp import (
     RunRequest,
 )
 from perseid_operator.objects import RunObject
+from perseid_operator.reclaim import delete_files
 from perseid_operator.snapshots import Snapshots
 from perseid_operator.submission import Doubts
 from perseid_operator.turns import Turns
@@ -38,7 +39,7 @@ class PostponedError(Exception):
 
 
 class Actions:
-    """Submits and stops pipeline runs."""
+    """Submits and stops pipeline runs, and deletes what is left of them."""
 
     def __init__(
         self,
@@ -135,6 +136,12 @@ class Actions:
         if await self._kfp.terminate(run_id):
             log.info("asked KFP to terminate run %s", run_id)
 
+    async def reclaim(self, obj: RunObject) -> None:
+        """Delete the run's files. Raises StorageError."""
+        self._must_lead("deletes the files of")
+        await delete_files(self._root(obj))
+        log.info("deleted the run's files, as its reclaimPolicy says")
+
     async def _experiment(self, obj: RunObject, probably_new: bool) -> str:
         known = self._experiments.get(obj.uid)
         if known is None:
@@ -155,9 +162,12 @@ class Actions:
             run_id=submit.run_id,
             generation=submit.generation,
             number=submit.attempt,
-            storage=storage_root(obj.run.spec.storage.uri, self._storage, obj.namespace, obj.name, obj.uid),
+            storage=self._root(obj),
             start_model=submit.start_model.uri,
         )
+
+    def _root(self, obj: RunObject) -> str:
+        return storage_root(obj.run.spec.storage.uri, self._storage, obj.namespace, obj.name, obj.uid)
 
 
 def canceling_since(run: KfpRun) -> datetime | None:

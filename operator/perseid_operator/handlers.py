@@ -10,6 +10,7 @@ from typing import Any
 import kopf
 
 from perseid.api.base import KIND
+from perseid.api.layout import StorageError
 from perseid.api.reasons import ConditionStatus, ConditionType
 from perseid.api.status import Condition
 from perseid_operator.actions import PostponedError
@@ -17,7 +18,7 @@ from perseid_operator.kfp import KfpError
 from perseid_operator.kube.client import GROUP, PLURAL, VERSION
 from perseid_operator.kube.protocol import KubeError, Object
 from perseid_operator.login import log_in
-from perseid_operator.objects import FINALIZER, BadObjectError, compact, needs_work
+from perseid_operator.objects import FINALIZER, BadObjectError, compact, leaves_files, needs_work
 from perseid_operator.reconciler import Reconciler
 from perseid_operator.runs import Runs
 
@@ -67,30 +68,27 @@ def handlers(runs: Runs, reconciler: Reconciler, cleanup_seconds: float) -> kopf
         PLURAL,
         registry=registry,
         id="clean-up",
-        when=lambda body, **_: needs_work(body),
+        when=lambda body, **_: needs_work(body) or leaves_files(body),
         errors=kopf.ErrorsMode.TEMPORARY,
     )
     async def clean_up(body: kopf.Body, started: datetime, **_: Any) -> None:
         raw = plain(body)
-        newest = runs.newest(raw["metadata"]["uid"]) or raw
+        newest, trouble = runs.newest(raw["metadata"]["uid"]) or raw, ""
         try:
             wait = await reconciler.clean_up(newest)
-        except (KubeError, KfpError, BadObjectError, PostponedError) as error:
+        except (KubeError, KfpError, StorageError, BadObjectError, PostponedError) as error:
             # Kopf would try again for ever, and the object could never go.
             log.warning("cleaning up has failed, and is tried again: %s", error)
-            wait = CLEANUP_RETRY_SECONDS
+            wait, trouble = CLEANUP_RETRY_SECONDS, f": {error}"
         if wait is None:
             return
         waited = (datetime.now(UTC) - _aware(started)).total_seconds()
         if waited > cleanup_seconds:
-            message = (
-                f"Its pipeline runs could not be seen to end within {cleanup_seconds:.0f} s; look for them in Kubeflow"
-                f" Pipelines: {', '.join(_run_ids(newest)) or 'none is known'}"
-            )
+            message = _left_behind(newest, cleanup_seconds) + trouble
             log.warning(message)
             kopf.warn(body, reason="CleanupFailed", message=message)
             return
-        raise kopf.TemporaryError("its pipeline runs are being stopped", delay=wait)
+        raise kopf.TemporaryError("its pipeline runs are being stopped, or its files deleted", delay=wait)
 
     return registry
 
@@ -150,6 +148,16 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _plain(inner) for key, inner in value.items()}
     return [_plain(inner) for inner in value] if isinstance(value, list | tuple) else value
+
+
+def _left_behind(raw: Object, seconds: float) -> str:
+    if not needs_work(raw):
+        return f"The run's files could not be deleted within {seconds:.0f} s, and stay"
+    files = " and its files deleted" if leaves_files(raw) else ""
+    return (
+        f"Its pipeline runs could not be seen to end{files} within {seconds:.0f} s; look for them in Kubeflow"
+        f" Pipelines: {', '.join(_run_ids(raw)) or 'none is known'}"
+    )
 
 
 def _run_ids(raw: Object) -> list[str]:

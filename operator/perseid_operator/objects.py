@@ -90,6 +90,13 @@ def needs_work(raw: Object) -> bool:
     return is_ours(raw) and (not ended or stale)
 
 
+def leaves_files(raw: Object) -> bool:
+    """Whether the run has files that are to be deleted before the object goes."""
+    status: Mapping[str, Any] = raw.get("status") or {}
+    wanted = (raw.get("spec") or {}).get("reclaimPolicy") == "delete"
+    return wanted and is_ours(raw) and bool(status.get("generations"))
+
+
 def compact(raw: Object) -> Object:
     """The object without what nobody here reads, and with each text that many have kept once: a thousand objects stay
     in memory, and weigh a quarter then."""

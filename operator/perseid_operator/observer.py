@@ -115,7 +115,7 @@ class Observer:
             if isinstance(result, str):
                 return dataclasses.replace(seen, result_error=result)
             return dataclasses.replace(seen, result=result)
-        return await self._failed(obj, run, seen, root, current.generation, current.attempt)
+        return await self._failed(obj, run, seen, root, current)
 
     async def _absent(self, status: EvolutionRunStatus, run_id: str, asked_at: datetime) -> ObservedRun:
         """KFP says 404. That is the end of a run that was seen; of one that never was, it may only not be there yet."""
@@ -148,16 +148,19 @@ class Observer:
             return dataclasses.replace(seen, state=RunState.SUCCEEDED, result=result)
         if workflows:
             ended = dataclasses.replace(seen, state=RunState.FAILED)
-            return await self._failed(obj, run, ended, root, current.generation, current.attempt)
+            return await self._failed(obj, run, ended, root, current)
         state = "nothing" if run.state is None else run.state.value
         message = f"KFP shows the run as {state}, but its Workflow has gone"
         return dataclasses.replace(seen, state=RunState.FAILED, reason=Reason.RUN_LOST, error=message)
 
-    async def _failed(
-        self, obj: RunObject, run: KfpRun, seen: ObservedRun, root: str, generation: int, attempt: int
-    ) -> ObservedRun:
-        """Why it failed: what a pod or the Workflow says of the surroundings, else what the stage said of itself."""
-        told = await self._results.failure(root, generation, attempt, obj.run.spec.pipeline.shards)
+    async def _failed(self, obj: RunObject, run: KfpRun, seen: ObservedRun, root: str, current: Intent) -> ObservedRun:
+        """What it has cost, and why it failed: what a pod or the Workflow says of the surroundings, else what the stage
+        said of itself."""
+        spec = obj.run.spec
+        if "meteor" in spec.methods:  # no other stage has mentors or judges
+            paid = await self._results.paid(root, current.generation, current.attempt, spec.stages)
+            seen = dataclasses.replace(seen, paid=paid)
+        told = await self._results.failure(root, current.generation, current.attempt, spec.pipeline.shards)
         workflows = await self._workflows.of(run.run_id)
         found = sight.reason_in([*sight.workflow_messages(workflows or []), run.error or ""])
         stage = next((name for name in STAGES if told is not None and told.stage == name), None)

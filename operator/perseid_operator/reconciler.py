@@ -22,7 +22,15 @@ from perseid.decide import DeleteObject, Observed, PipelineState, Plan, Submit, 
 from perseid_operator.actions import Actions
 from perseid_operator.kfp import RunRejectedError
 from perseid_operator.kube.protocol import ConflictError, InvalidError, Kube, NotFoundError, Object
-from perseid_operator.objects import RunObject, is_ours, read_object, read_status, status_to_json
+from perseid_operator.objects import (
+    RunObject,
+    is_ours,
+    leaves_files,
+    needs_work,
+    read_object,
+    read_status,
+    status_to_json,
+)
 from perseid_operator.observer import Observer
 from perseid_operator.snapshots import SnapshotError, Snapshots
 from perseid_operator.submission import Doubts
@@ -209,16 +217,23 @@ class Reconciler:
             obj, status = read_object(raw), read_status(raw)
             if not is_ours(raw):
                 return None
-            memory = self.memory(obj.uid)
-            observed = await self._observer.observe(obj, status, PipelineState(), memory.acted_at)
-            left = clean_up(obj.run.spec, status, observed)
-            if left.done:
-                self.forget(obj, status)
-                return None
-            if left.stop is not None:
-                await self._actions.terminate(left.stop.run_id)
-                memory.acted_at = self._clock()
-            return STOPPING_SECONDS
+            # Of a run that has ended nothing is alive: whether KFP answers does not matter.
+            if needs_work(raw) and not await self._is_stopped(obj, status):
+                return STOPPING_SECONDS
+            if leaves_files(raw):
+                await self._actions.reclaim(obj)
+            self.forget(obj, status)
+            return None
+
+    async def _is_stopped(self, obj: RunObject, status: EvolutionRunStatus) -> bool:
+        """Whether no pipeline run of it is alive; stops the next one that is."""
+        memory = self.memory(obj.uid)
+        observed = await self._observer.observe(obj, status, PipelineState(), memory.acted_at)
+        left = clean_up(obj.run.spec, status, observed)
+        if left.stop is not None:
+            await self._actions.terminate(left.stop.run_id)
+            memory.acted_at = self._clock()
+        return left.done
 
     def forget(self, obj: RunObject, status: EvolutionRunStatus) -> None:
         """The object is gone, or done with."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,15 @@ import obstore
 from obstore.store import LocalStore
 
 from perseid.api.layout import RESULT, StorageError, attempt_key, is_remote, local_path, part_names
-from perseid.api.result import GenerationResult, MentorBudget, ResultError, StageResult, parse_result
+from perseid.api.result import (
+    GenerationResult,
+    MentorBudget,
+    PaidUsage,
+    ResultError,
+    StageResult,
+    StageUsage,
+    parse_result,
+)
 from perseid.api.stages import STAGES, StageName
 from perseid.storage.stores import Patience, explained, open_store
 
@@ -61,6 +70,18 @@ class ResultReader:
                 failure = _failure(stage, await self._stage_result(root, generation, attempt, name))
                 if failure is not None:
                     return dataclasses.replace(failure, message=f"{name}: {failure.message}")
+        return None
+
+    async def paid(self, root: str, generation: int, attempt: int, stages: Sequence[StageName]) -> PaidUsage:
+        """What mentors and judges have cost a generation up to an attempt, by each stage's newest word."""
+        found = [await self._newest_usage(root, generation, attempt, stage) for stage in stages]
+        return PaidUsage.of(usage for usage in found if usage is not None)
+
+    async def _newest_usage(self, root: str, generation: int, attempt: int, stage: StageName) -> StageUsage | None:
+        for number in reversed(range(attempt + 1)):
+            found = await self._stage_result(root, generation, number, stage)
+            if isinstance(found, StageResult):
+                return found.usage
         return None
 
     async def _stage_result(self, root: str, generation: int, attempt: int, name: str) -> StageResult | str | None:

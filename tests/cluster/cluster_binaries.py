@@ -61,7 +61,7 @@ def find_or_build(environment: Mapping[str, str], say: Callable[[str], None]) ->
     """
     if assets := environment.get("KUBEBUILDER_ASSETS"):
         return _binaries_in(Path(assets))
-    kept = _cache(environment) / _digest()
+    kept = _kept(environment)
     if not kept.is_dir():
         _build(kept, environment, say)
     return _binaries_in(kept)
@@ -76,7 +76,7 @@ def find_kubectl(environment: Mapping[str, str]) -> Path:
     candidates = [
         Path(environment.get("KUBEBUILDER_ASSETS", os.devnull)) / "kubectl",
         *([Path(found)] if found else []),
-        _cache(environment) / _digest() / "kubectl",
+        _kept(environment) / "kubectl",
     ]
     for candidate in candidates:
         if candidate.is_file():
@@ -101,9 +101,14 @@ def _binaries_in(directory: Path) -> Binaries:
     )
 
 
-def _cache(environment: Mapping[str, str]) -> Path:
+def cache_directory(environment: Mapping[str, str]) -> Path:
+    """Where programs for tests are kept."""
     base = environment.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "perseid" / "control-plane"
+    return (Path(base) if base else Path.home() / ".cache") / "perseid"
+
+
+def _kept(environment: Mapping[str, str]) -> Path:
+    return cache_directory(environment) / "control-plane" / _digest()
 
 
 def _digest() -> str:
@@ -132,7 +137,7 @@ def _build(kept: Path, environment: Mapping[str, str], say: Callable[[str], None
     if go is None:
         raise NoControlPlaneError(f"there is no Kubernetes control plane to test with: {HOW_TO_GET_ONE}")
     kept.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(kept.with_suffix(".lock"), lambda: say(f"waiting for another build of {kept}")):
+    with locked(kept.with_suffix(".lock"), lambda: say(f"waiting for another build of {kept}")):
         if kept.is_dir():
             return
         say(
@@ -165,7 +170,7 @@ def _run_go(command: list[str], environment: Mapping[str, str], log: Path) -> No
 
 
 @contextmanager
-def _locked(path: Path, when_taken: Callable[[], None]) -> Iterator[None]:
+def locked(path: Path, when_taken: Callable[[], None]) -> Iterator[None]:
     """Hold a lock that goes with this process. The file stays: another may be waiting on it."""
     with path.open("w") as file:
         try:

@@ -12,6 +12,7 @@ import pytest
 import yaml
 from cluster_access import Cluster, KubectlError
 from crd_objects import MANIFESTS, install_crd
+from operator_rights import MAY, MAY_FOR_ITS_LEASE, MAY_NOT, allowed, wait_until_allowed
 
 from perseid_operator.leader import LEASE_NAME
 from perseid_operator.settings import VARIABLES, SettingsError, load_settings
@@ -243,32 +244,6 @@ def test_the_components_fit_on_both_overlays(cluster: Cluster, tmp_path: Path, n
     assert container(objects)["image"] == "other:1"
 
 
-MAY = [
-    ("get", "evolutionruns.perseid.dev"),
-    ("list", "evolutionruns.perseid.dev"),
-    ("watch", "evolutionruns.perseid.dev"),
-    ("patch", "evolutionruns.perseid.dev"),
-    ("update", "evolutionruns.perseid.dev/status"),
-    ("create", "configmaps"),
-    ("create", "events"),
-    ("create", "leases.coordination.k8s.io"),
-    ("update", f"leases.coordination.k8s.io/{LEASE_NAME}"),
-]
-MAY_NOT = [
-    ("create", "evolutionruns.perseid.dev"),
-    ("update", "evolutionruns.perseid.dev"),
-    ("patch", "evolutionruns.perseid.dev/status"),
-    ("delete", "configmaps"),
-    ("list", "configmaps"),
-    ("get", "secrets"),
-    ("create", "pods"),
-    ("get", "workflows.argoproj.io"),
-    ("update", "leases.coordination.k8s.io/another"),
-    ("create", "roles.rbac.authorization.k8s.io"),
-    ("patch", "customresourcedefinitions.apiextensions.k8s.io"),
-]
-
-
 def test_the_operator_of_one_namespace_may_what_it_needs_there_and_nothing_elsewhere(
     cluster: Cluster, namespace: str
 ) -> None:
@@ -279,19 +254,11 @@ def test_the_operator_of_one_namespace_may_what_it_needs_there_and_nothing_elsew
             for subject in each.get("subjects", []):
                 subject["namespace"] = namespace
             cluster.kubectl("create", "--filename=-", input=json.dumps(each))
-    account = f"--as=system:serviceaccount:{namespace}:perseid-operator"
-
-    def may(verb: str, resource: str, where: str) -> bool:
-        kind, _, rest = resource.partition("/")
-        what = (f"{kind}/{rest}",) if rest and rest != "status" else (kind, *(["--subresource=status"] if rest else []))
-        try:
-            return cluster.kubectl("auth", "can-i", verb, *what, account, f"--namespace={where}").strip() == "yes"
-        except KubectlError:
-            return False  # kubectl's exit status says no as well.
-
-    assert [right for right in MAY if not may(*right, namespace)] == []
-    assert [right for right in MAY_NOT if may(*right, namespace)] == []
-    assert [right for right in MAY if may(*right, "default")] == []
+    account = f"{namespace}:perseid-operator"
+    rights_of_all = [*MAY, *MAY_FOR_ITS_LEASE]
+    wait_until_allowed(cluster, account, rights_of_all, namespace)
+    assert allowed(cluster, account, MAY_NOT, namespace) == []
+    assert allowed(cluster, account, rights_of_all, "default") == []
 
 
 def test_who_may_edit_or_view_a_namespace_may_do_so_with_its_evolution_runs(cluster: Cluster) -> None:

@@ -64,7 +64,10 @@ MAY = [
     ("budget.mentorCost", 1),
     ("budget.mentorTokens", 10**6),
     ("failurePolicy.rules", [{"action": "fail", "reasons": ["OutOfMemory"], "stages": []}]),
+    ("reclaimPolicy", "delete"),
+    ("reclaimPolicy", "retain"),
     ("deletePolicy", "orphan"),
+    ("retainModels", "promoted"),
     ("generations.approval", "manual"),
     ("generations.max", 4),
 ]

@@ -121,6 +121,21 @@ async def test_an_object_that_is_deleted_while_no_operator_runs_goes_when_its_ru
     assert sum(world.double.alive(run_id) for run_id in world.double.run_ids()) == 0
 
 
+async def test_files_are_deleted_before_the_object_where_its_spec_says_so_also_after_the_end(
+    world: OperatorWorld, tmp_path: Path
+) -> None:
+    world.double.script(Script(pending=0.05, running=0.2))
+    await world.fork_operator()
+    root = tmp_path / "files"
+    await world.create("evolve", {"reclaimPolicy": "delete", "storage": {"uri": str(root)}, "generations": {"max": 1}})
+    await world.until(lambda objects: phase(objects["evolve"]) == "Completed")
+    assert (root / "generations").is_dir()
+    # Whoever deletes it by its time to live does it like this, too.
+    await kubectl(world, "delete", "evorun", "evolve", "--wait=false")
+    await world.until(lambda objects: "evolve" not in objects)
+    assert not (root / "generations").exists()
+
+
 async def test_a_deleted_object_goes_in_the_end_although_kfp_never_answers(world: OperatorWorld) -> None:
     world.double.script(Script(pending=0.05, running=600.0))
     await world.fork_operator(PERSEID_CLEANUP_SECONDS="3")

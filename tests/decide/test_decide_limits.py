@@ -6,7 +6,7 @@ from decide_scenarios import UID, at, condition, first, go, running, seen, spec,
 
 from perseid.api.base import replace
 from perseid.api.reasons import ConditionStatus, ConditionType, Phase, Reason
-from perseid.api.result import MentorBudget, StageUsage
+from perseid.api.result import MentorBudget, PaidUsage, StageUsage
 from perseid.decide import Observed, ObservedRun, Plan, RunState, Submit, Terminate, run_id_of
 
 
@@ -121,6 +121,24 @@ def test_the_tokens_of_mentors_end_the_run_when_they_reach_the_budget() -> None:
     assert plan.status.promoted is not None
     assert plan.status.promoted.generation == 1, "its best model stays"
     assert plan.action is None
+
+
+def test_what_mentors_cost_failed_attempts_is_counted_and_only_once() -> None:
+    wanted = spec({"methods": ["meteor"]}, max=5, patience=5, max_attempts=5)
+    plan = first(wanted)
+    # An attempt takes over what the last one has paid for, so each tells the cost of its generation up to then.
+    for number, (cost, tokens) in enumerate([(1.5, 100), (4.0, 300), (4.0, 300)]):
+        failed = seen(plan, RunState.FAILED, error="no disk", paid=PaidUsage(cost=cost, tokens=tokens))
+        plan = go(wanted, plan, failed, at(20 + number))
+        assert (plan.status.usage.cost, plan.status.usage.mentor_tokens) == (cost, tokens)
+    made = succeeded(plan, candidate=0.7).runs[run_id_of(UID, 0, 3)].result
+    assert made is not None
+    paid = replace(made, usage={"self-assessment": StageUsage(cost=6.0, paid_tokens=500)})
+    plan = go(wanted, plan, seen(plan, RunState.SUCCEEDED, result=paid), at(30))
+    assert plan.status.generations[0].paid == PaidUsage(cost=6.0, tokens=500)
+    plan = go(wanted, plan, seen(plan, RunState.FAILED, error="no disk", paid=PaidUsage(cost=1.0, tokens=50)), at(40))
+    assert plan.status.generations[-1].index == 1
+    assert (plan.status.usage.cost, plan.status.usage.mentor_tokens) == (7.0, 550)
 
 
 def test_a_budget_that_is_raised_before_it_is_reached_lets_the_run_go_on() -> None:

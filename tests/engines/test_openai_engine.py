@@ -22,7 +22,7 @@ from perseid.engines.errors import (
     UnsupportedSamplingError,
 )
 from perseid.engines.openai_engine import OpenAIEngine
-from perseid.engines.protocol import Message, PromptTooLongError, Request, Sampling
+from perseid.engines.protocol import Message, PromptTooLongError, Request, Sampling, Usage
 
 KEY = "sk-very-secret"
 Answer = Callable[[dict[str, Any]], Any]
@@ -257,12 +257,19 @@ async def test_a_server_without_logprobs_is_asked_once(endpoint: Endpoint) -> No
     await engine.close()
 
 
-async def test_a_server_that_ignores_n_is_asked_for_each_sample(endpoint: Endpoint) -> None:
+async def test_a_server_that_ignores_n_is_asked_for_the_rest_and_all_that_it_answers_is_kept_and_counted(
+    endpoint: Endpoint,
+) -> None:
     endpoint.script = [lambda _: chat(["only one"])]
     engine = endpoint.engine()
-    assert len((await engine.generate(ask(n=3, temperature=1.0))).completions) == 3
-    assert [body["n"] for body in endpoint.bodies] == [3, 1, 1, 1]
-    assert len({body["seed"] for body in endpoint.bodies[1:]}) == 3
+    for _ in range(2):
+        generation = await engine.generate(ask(n=3, temperature=1.0))
+        assert len(generation.completions) == 3
+        assert generation.usage == Usage(1, 21, 0, 15), "three answers of 7 and 5 tokens"
+    assert [body["n"] for body in endpoint.bodies] == [3, 1, 1, 1, 1, 1]
+    first, second = (tuple(body["seed"] for body in endpoint.bodies[at : at + 3]) for at in (0, 3))
+    assert len(set(first)) == 3
+    assert second == first, "the same samples, however it was found out how to ask for them"
     await engine.close()
 
 

@@ -21,6 +21,7 @@ from google.protobuf import json_format, struct_pb2
 from perseid.api.attempt import Attempt
 from perseid.api.base import replace
 from perseid.api.load import load_run
+from perseid.api.pipeline import EnvSpec
 from perseid.api.spec import EvolutionRun
 from perseid.api.stages import Method, StageName, module_of
 from perseid.pipelines.generation import build_pipeline, build_template, compile_pipeline, compile_template
@@ -226,6 +227,19 @@ def test_every_stage_has_the_environment_and_no_secret_stands_in_the_pipeline(pi
         assert secrets == {"AWS_SECRET_ACCESS_KEY": ("storage", "secret-key"), "OPENAI_API_KEY": ("mentor", "token")}
 
 
+def test_every_stage_and_shard_mounts_the_cache_and_looks_there_unless_told_otherwise(tmp_path: Path) -> None:
+    own = [*IN_SHARDS.spec.pipeline.env, EnvSpec(name="HF_HOME", value="/elsewhere")]
+    for env, home in ((IN_SHARDS.spec.pipeline.env, "/cache/huggingface"), (own, "/elsewhere")):
+        pipeline = replace(IN_SHARDS.spec.pipeline, cache_claim="models", env=env)
+        run = replace(IN_SHARDS, spec=replace(IN_SHARDS.spec, pipeline=pipeline))
+        compiled = compile_to_documents(run, tmp_path)
+        for stage in ("synthesize-shard", *run.spec.stages):
+            variables = {one["name"]: one["value"] for one in container(compiled, stage)["env"]}
+            assert (variables["HF_HOME"], variables["PERSEID_CACHE"]) == (home, "/cache/perseid")
+            (mount,) = on_kubernetes(compiled, stage)["pvcMount"]
+            assert (mount["constant"], mount["mountPath"]) == ("models", "/cache")
+
+
 def test_retries_are_asked_for_only_where_the_spec_does(pipelines: Documents) -> None:
     every = tasks(pipelines["both-methods"])
     policies = {name: task.get("retryPolicy", {}).get("maxRetryCount") for name, task in every.items()}
@@ -329,13 +343,14 @@ def test_the_pipelines_parameters_are_what_an_attempt_gives(compiled: list[dict[
     assert set(attempt.arguments()) == set(compiled[0]["root"]["inputDefinitions"]["parameters"])
 
 
-def test_the_budget_of_the_moment_is_what_an_attempt_is_told() -> None:
+def test_what_stages_go_by_is_told_to_an_attempt_as_it_is_at_the_moment() -> None:
     spec = RUNS["meteor"].spec
     budget = replace(spec.budget, mentor_cost=2.5, mentor_tokens=10**6)
-    run = replace(RUNS["meteor"], spec=replace(spec, budget=budget, suspend=True))
+    run = replace(RUNS["meteor"], spec=replace(spec, budget=budget, retain_models="promoted", suspend=True))
     attempt = Attempt(run=run, run_id="x", generation=0, number=0, storage="/s", start_model="m")
     told = EvolutionRun.model_validate(attempt.arguments()["run"])
     assert told.spec.budget == budget
+    assert told.spec.retain_models == "promoted"
     assert not told.spec.suspend, "what else may change under way is no stage's business"
 
 

@@ -26,7 +26,7 @@ from perseid.api.result import (
 )
 from perseid.api.spec import EvolutionRun
 from perseid.api.stages import Method
-from perseid.api.status import EvolutionRunStatus
+from perseid.api.status import EvolutionRunStatus, UsageTotals
 from perseid.cli.tables import percent, print_summary
 from perseid.decide import Observed, ObservedRun, RunState, decide
 from perseid.evaluation.scores import EvaluationResult, PassAtK, ProblemScore
@@ -244,10 +244,12 @@ def test_what_mentors_and_judges_have_cost_is_on_the_screen_and_nothing_of_it_wh
     result = GenerationResult.model_validate_json(path.read_bytes())
     paid = {"mentor-supervised": StageUsage(cost=1.5, paid_tokens=30_000), "self-assessment": StageUsage(cost=0.25)}
     path.write_text(replace(result, usage={**result.usage, **paid}).model_dump_json(by_alias=True))
+    # What failed attempts have cost is in the status alone.
+    status = replace(status, usage=UsageTotals(cost=2.25, mentor_tokens=40_000))
     summary = summarise(RUN, status, tmp_path)
-    assert (summary.mentor_tokens, summary.mentor_cost, summary.currency) == (30_000, 1.75, "USD")
+    assert (summary.mentor_tokens, summary.mentor_cost, summary.currency) == (40_000, 2.25, "USD")
     text = shown(summary)
-    assert "mentors and judges: 30,000 tokens, 1.75 USD" in text
+    assert "mentors and judges: 40,000 tokens, 2.25 USD" in text
     assert "mentor-supervised" in text
 
 

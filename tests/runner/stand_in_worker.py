@@ -30,7 +30,7 @@ def main(submission: Path) -> None:
         case "fail in convert":
             fail(directory, "synthesize", "convert", "no disk")
         case "fail in self-assessment":
-            fail(directory, "mentor-supervised", "self-assessment", "no judge")
+            fail(directory, "mentor-supervised", "self-assessment", "no judge", usage={"cost": 2.0, "paidTokens": 20})
         case "fail for lack of budget":
             spent = {"mentorCost": 5.0}
             fail(directory, "mentor-supervised", "self-assessment", "no question is paid for", spentBudget=spent)
@@ -50,7 +50,10 @@ def main(submission: Path) -> None:
 
 
 def fail(directory: Path, done: str, failed: str, error: str, **more: object) -> None:
-    for stage, told in ((done, {"state": "done"}), (failed, {"state": "failed", "error": error, **more})):
+    for stage, told in (
+        (done, {"state": "done", "usage": {"cost": 0.5, "paidTokens": 7}}),
+        (failed, {"state": "failed", "error": error, **more}),
+    ):
         (directory / stage).mkdir()
         (directory / stage / "result.json").write_text(json.dumps({"stage": stage, **told}))
     raise SystemExit(1)

@@ -16,7 +16,8 @@ import pytest
 from run_fakes import START, make_run
 
 from perseid.api.attempt import Attempt
-from perseid.api.result import MentorBudget
+from perseid.api.base import replace
+from perseid.api.result import MentorBudget, PaidUsage
 from perseid.api.status import EvolutionRunStatus, Intent
 from perseid.decide.observed import ObservedRun, RunState
 from perseid.runner import backend as backend_module
@@ -114,6 +115,19 @@ def test_a_failure_in_a_stage_of_meteor_is_told_with_its_name(world: World) -> N
     assert seen.error == f"self-assessment: no judge (log: {world.place / 'log.txt'})"
     assert seen.failed_stage == "self-assessment"
     assert seen.spent_budget is None
+    assert seen.paid == PaidUsage(cost=2.5, tokens=27), "it was paid for although it failed"
+
+
+def test_the_cost_of_a_failed_attempt_has_in_it_what_only_an_earlier_one_tells_of(world: World) -> None:
+    earlier = world.place
+    world.run("fail in self-assessment")
+    world.attempt = world.attempt.model_copy(update={"number": 1})
+    world.status = replace(world.status, current=replace(world.status.current, attempt=1))
+    world.place = world.directory.attempt_directory(0, 1)
+    assert world.place != earlier
+    seen = world.run("be killed in synthesize")
+    assert seen.failed_stage == "synthesize"
+    assert seen.paid == PaidUsage(cost=2.5, tokens=27)
 
 
 def test_a_failure_for_lack_of_budget_tells_the_budget(world: World) -> None:

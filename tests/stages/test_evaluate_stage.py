@@ -43,7 +43,7 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> ScriptedEngine:
     return scripted
 
 
-def context(root: Path) -> StageContext:
+def context(root: Path, generation: int = 0, **more: Any) -> StageContext:
     """The evaluate stage of a generation that trained nothing."""
     root.mkdir()
     for name in ("dev", "test"):
@@ -65,11 +65,11 @@ def context(root: Path) -> StageContext:
         "dev": {"source": "jsonl", "path": str(root / "dev.jsonl"), "name": "dev"},
         "test": [{"source": "jsonl", "path": str(root / "test.jsonl"), "name": "test"}],
     }
-    spec = {"problems": problems, "evaluation": {"samples": 2, "bootstrap": 100}}
+    spec = {"problems": problems, "evaluation": {"samples": 2, "bootstrap": 100}, **more}
     attempt = Attempt(
         run=EvolutionRun.model_validate({"metadata": {"name": "stage"}, "spec": spec}),
         run_id="6f2c1f3e-8a51-4b7e-9d15-0d6a3b0c2f11",
-        generation=0,
+        generation=generation,
         number=0,
         storage=str(root),
         start_model="org/name",
@@ -97,6 +97,19 @@ async def test_a_generation_without_a_model_has_scores_of_its_start_model_and_th
     assert generation.candidate is None
     assert "finetune.minSamples" in (generation.reason or "")
     assert result.usage.calls == len(engine.requests) == 4
+
+
+async def test_a_generation_that_was_scored_makes_room_where_the_spec_says_so(
+    engine: ScriptedEngine, tmp_path: Path
+) -> None:
+    for wanted in ("all", "promoted"):
+        at = context(tmp_path / wanted, generation=1, retainModels=wanted)
+        rejected = at.layout.root / "generations/000/attempts/0/finetune/model/model.safetensors"
+        rejected.parent.mkdir(parents=True)
+        rejected.touch()
+        await evaluate.run(at)
+        assert rejected.exists() is (wanted == "all")
+        assert written(at).generation == 1
 
 
 async def test_an_evaluation_that_was_killed_between_two_sets_reports_all_that_it_asked(

@@ -127,6 +127,8 @@ def test_a_budget_spent_on_answers_that_teach_nothing_is_as_spent_as_any_other(w
     failed = read_stage_result(Layout.of(attempt).stage(FIRST))
     assert failed is not None
     assert failed.spent_budget == MentorBudget(mentor_cost=0.8)
+    assert failed.usage.calls >= world.endpoints["mentor-answer"]
+    assert 0 < failed.usage.cost <= 0.8, "what it was told before it failed is paid for"
 
 
 def test_a_stage_that_fails_for_another_reason_names_no_budget(world: MeteorWorld) -> None:

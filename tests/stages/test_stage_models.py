@@ -12,7 +12,8 @@ from perseid.engines.journal import Journal
 from perseid.engines.lazy import LazyEngine
 from perseid.engines.protocol import Engine, Generation, Message, Request, Sampling
 from perseid.engines.scripted import ScriptedEngine
-from perseid.stages.models import StageModel, stage_usage
+from perseid.stages.models import StageModel
+from perseid.stages.spending import stage_usage
 
 
 def ask(text: str = "hello") -> Request:

@@ -13,7 +13,8 @@ from perseid.api.progress import read_progress
 from perseid.api.result import StageResult
 from perseid.api.spec import EvolutionRun
 from perseid.stages import runtime
-from perseid.stages.context import MAX_MESSAGE, StageContext
+from perseid.stages.context import StageContext
+from perseid.stages.endings import MAX_MESSAGE
 from perseid.stages.errors import StageError
 from perseid.stages.kfp import run_component
 from perseid.stages.progress import ProgressWriter

@@ -34,9 +34,10 @@ class Attempt(ApiModel):
 
     def arguments(self) -> dict[str, Any]:
         """The attempt as the arguments of its pipeline: the run without what may change while it is under way, but for
-        the budget, which holds for each attempt as it is at its start; and without null, which KFP lacks."""
-        run = definition(self.run)
-        run = replace(run, spec=replace(run.spec, budget=self.run.spec.budget))
+        what stages go by, budget and retainModels, which hold for each attempt as they are at its start; and without
+        null, which KFP lacks."""
+        run, spec = definition(self.run), self.run.spec
+        run = replace(run, spec=replace(run.spec, budget=spec.budget, retain_models=spec.retain_models))
         return {
             "run": run.model_dump(mode="json", by_alias=True, exclude_none=True),
             "run_id": self.run_id,

@@ -12,15 +12,20 @@ In object storage the keys are the same. There stages work on a copy in a scratc
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import tempfile
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from perseid.api.attempt import Attempt
-from perseid.api.result import StageResult
+from perseid.api.result import StageResult, StageUsage
 from perseid.api.stages import LAST_STAGE, SHARD, SHARDED_STAGE, StageName, shard_name, stage_of
 
+GENERATIONS, EVALUATIONS = "generations", "evaluations"
+RUN_DIRECTORIES = (GENERATIONS, EVALUATIONS)
+"""All that stages write into, below a run's root."""
 RESULT = "result.json"
 PROGRESS = "progress.json"
 JOURNAL = "journal.jsonl"
@@ -71,7 +76,7 @@ def parts_in(attempt: Path, stage: StageName) -> list[Path]:
 
 def attempt_key(generation: int, attempt: int) -> str:
     """An attempt's directory, below the root of the run's files."""
-    return f"generations/{generation:03d}/attempts/{attempt}"
+    return f"{GENERATIONS}/{generation:03d}/attempts/{attempt}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +130,7 @@ class Layout:
     @property
     def evaluations(self) -> Path:
         """The run's store of evaluations."""
-        return self.root / "evaluations"
+        return self.root / EVALUATIONS
 
     @property
     def result(self) -> Path:
@@ -142,6 +147,19 @@ def read_stage_result(directory: Path) -> StageResult | None:
         return StageResult.model_validate_json((directory / RESULT).read_bytes())
     except FileNotFoundError:
         return None
+
+
+def newest_usage(attempts: Iterable[Path], stages: Iterable[str]) -> dict[str, StageUsage]:
+    """What a generation's stages have used: of each the newest attempt's word, which has in it what earlier ones used.
+
+    `attempts` are directories, the oldest first. A stage that has not ended in any of them is left out.
+    """
+    found: dict[str, StageUsage] = {}
+    for attempt, stage in itertools.product(attempts, list(stages)):
+        result = read_stage_result(attempt / stage)
+        if result is not None:
+            found[stage] = result.usage
+    return found
 
 
 def may_be_taken_over(name: str, result: StageResult) -> bool:

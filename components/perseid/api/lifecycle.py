@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from perseid.api.base import ApiModel, Text
 from perseid.api.stages import StageName
@@ -98,12 +98,27 @@ class LifecycleSpec(ApiModel):
     active_deadline_seconds: Seconds | None = None
     """How long the run may take, pauses not counted, before it fails with DeadlineExceeded."""
     ttl_seconds_after_finished: Annotated[int, Field(ge=0, le=315_360_000)] | None = None
-    """When a finished EvolutionRun is deleted; its files stay. Default: never."""
+    """When a finished EvolutionRun is deleted. What becomes of its files says reclaimPolicy. Default: never."""
     budget: BudgetSpec = BudgetSpec()
     """What the run may use."""
     failure_policy: FailurePolicySpec = FailurePolicySpec()
     """Which failures are tried again."""
     delete_policy: Literal["terminate", "orphan"] = "terminate"
     """What becomes of a pipeline run that is alive when the EvolutionRun is deleted."""
+    reclaim_policy: Literal["retain", "delete"] = "retain"
+    """What becomes of the run's files in a cluster, models included, when the EvolutionRun is deleted, by hand or
+    because its time to live is over. `delete`: they are gone before the object is. A laptop keeps them."""
+    retain_models: Literal["all", "promoted"] = "all"
+    """Which generations' weights are kept. `promoted`: when a generation has been scored, those of earlier ones are
+    deleted but for the model that it started from, and so are those of its own earlier attempts."""
     managed_by: Text | None = None
     """Who carries the run through. With any value but `perseid.dev/operator`, Perseid's operator leaves it alone."""
+
+    @model_validator(mode="after")
+    def _no_run_outlives_its_files(self) -> Self:
+        if self.delete_policy == "orphan" and self.reclaim_policy == "delete":
+            raise ValueError(
+                "deletePolicy orphan lets a pipeline run go on whose files reclaimPolicy delete deletes; set one of"
+                " them to its default"
+            )
+        return self

@@ -14,7 +14,7 @@ LabelName = Annotated[str, Field(min_length=1, max_length=317)]
 LabelValue = Annotated[str, Field(max_length=63)]
 EnvName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,127}$", max_length=128)]
 EnvValue = Annotated[str, Field(max_length=1024)]
-SecretName = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$", max_length=253)]
+ObjectName = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$", max_length=253)]
 SecretKey = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,253}$", max_length=253)]
 
 
@@ -36,7 +36,7 @@ class SecretEnvSpec(ApiModel):
 
     name: EnvName
     """Name of the variable, for example `AWS_SECRET_ACCESS_KEY`."""
-    secret: SecretName
+    secret: ObjectName
     """Name of the Secret."""
     key: SecretKey
     """Key in the Secret."""
@@ -107,6 +107,10 @@ class PipelineSpec(ApiModel):
     """Environment variables of the stages. Never secrets: whoever may read the run can read them."""
     secret_env: Annotated[list[SecretEnvSpec], Field(max_length=32)] = []
     """Environment variables of the stages from Secrets: credentials of the storage, API keys of endpoints."""
+    cache_claim: ObjectName | None = None
+    """Name of a PersistentVolumeClaim of the pipelines' namespace for what stages fetch from the hub, so that models
+    and data sets are downloaded once and not by every pod. Pods of several nodes can mount it only where it is
+    ReadWriteMany. Default: each pod fetches anew."""
     service_account: Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$", max_length=253)] | None = (
         None
     )

@@ -6,6 +6,7 @@ Scores are pass@1 as fractions from 0 to 1; intervals are bootstrap intervals ov
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
@@ -124,6 +125,21 @@ class StageUsage(RecordedModel):
     """Of paid models, in the currency of their price table."""
     paid_tokens: Count = 0
     """Of paid models, prompts and answers; the counts above have them too."""
+
+
+class PaidUsage(RecordedModel):
+    """What paid mentors and judges have cost."""
+
+    cost: Annotated[float, Field(ge=0.0)] = 0.0
+    """In the currency of their price table."""
+    tokens: Count = 0
+    """Prompts and answers."""
+
+    @staticmethod
+    def of(usages: Iterable[StageUsage]) -> PaidUsage:
+        """Of several stages together."""
+        known = list(usages)
+        return PaidUsage(cost=sum(one.cost for one in known), tokens=sum(one.paid_tokens for one in known))
 
 
 class MentorBudget(RecordedModel):

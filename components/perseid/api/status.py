@@ -8,7 +8,7 @@ from pydantic import Field
 
 from perseid.api.base import Fraction, RecordedModel, Text, Timestamp
 from perseid.api.reasons import AttemptState, ConditionStatus, ConditionType, GenerationPhase, Phase, Reason, StageState
-from perseid.api.result import Count, Difference, Message, ModelRef, RunId, Seconds, Uri
+from perseid.api.result import Count, Difference, Message, ModelRef, PaidUsage, RunId, Seconds, Uri
 from perseid.api.stages import StageName
 
 MAX_GENERATIONS_INLINE = 10
@@ -89,6 +89,8 @@ class GenerationStatus(RecordedModel):
     """Failed attempts that count towards `spec.generations.maxAttempts`."""
     infrastructure_faults: Count = 0
     """Attempts in a row that ended through no fault of the run's."""
+    paid: PaidUsage = PaidUsage()
+    """What its mentors and judges have cost, failed attempts included, as far as `status.usage` has it."""
     started_at: Timestamp
     finished_at: Timestamp | None = None
 

@@ -8,7 +8,7 @@ from datetime import datetime
 
 from perseid.api.base import replace
 from perseid.api.reasons import AttemptState, GenerationPhase, Reason
-from perseid.api.result import GenerationResult, MentorBudget, ModelRef
+from perseid.api.result import GenerationResult, MentorBudget, ModelRef, PaidUsage
 from perseid.api.stages import StageName
 from perseid.api.status import (
     MAX_ATTEMPTS_INLINE,
@@ -140,7 +140,7 @@ def release(status: EvolutionRunStatus) -> EvolutionRunStatus:
 
 
 def note(status: EvolutionRunStatus, run: ObservedRun | None) -> EvolutionRunStatus:
-    """The status with what is seen of the run under way: its page, its stages, and what it has used.
+    """The status with what is seen of the run under way: its page, its stages, and what it has used and cost.
 
     GPU time is written when a minute of it has come together, or the run has ended: a status that changed with every
     look would be written with every look.
@@ -148,11 +148,28 @@ def note(status: EvolutionRunStatus, run: ObservedRun | None) -> EvolutionRunSta
     current = status.current
     if current is None or run is None or run.state in (RunState.UNKNOWN, RunState.MISSING):
         return status
+    if run.paid is not None:
+        status = with_paid(status, run.paid)
     used = max(current.gpu_seconds, run.gpu_seconds)  # what was used cannot become less, whatever a backend says
     if run.state.is_live and used - current.gpu_seconds < GPU_SECONDS_NOTED:
         used = current.gpu_seconds
     seen = replace(current, url=run.url or current.url, stages=dict(run.stages) or current.stages, gpu_seconds=used)
     return status if seen == current else replace(status, current=seen)
+
+
+def with_paid(status: EvolutionRunStatus, paid: PaidUsage) -> EvolutionRunStatus:
+    """The status with what mentors and judges have cost the newest generation, all attempts together, added up."""
+    generation = status.generations[-1]
+    counted, used = generation.paid, status.usage
+    paid = PaidUsage(cost=max(counted.cost, paid.cost), tokens=max(counted.tokens, paid.tokens))
+    if paid == counted:
+        return status
+    used = replace(
+        used,
+        cost=used.cost + (paid.cost - counted.cost),
+        mentor_tokens=used.mentor_tokens + (paid.tokens - counted.tokens),
+    )
+    return replace(with_generation(status, replace(generation, paid=paid)), usage=used)
 
 
 def look(current: Intent, attempt: AttemptStatus, run: ObservedRun | None) -> AttemptState | Failure | GenerationResult:

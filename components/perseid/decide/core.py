@@ -136,6 +136,7 @@ def _follow(
         return status
     run = observed.runs.get(current.run_id)
     status = note(status, run)
+    generation = status.generations[-1]
     seen = look(current, generation.attempts[-1], run)
     if isinstance(seen, GenerationResult):
         return conclude(status, generation, seen, spec.generations.promotion, now)

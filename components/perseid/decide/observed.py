@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from perseid.api.reasons import Reason, StageState
-from perseid.api.result import GenerationResult, MentorBudget, ModelRef
+from perseid.api.result import GenerationResult, MentorBudget, ModelRef, PaidUsage
 from perseid.api.stages import StageName
 from perseid.api.status import Snapshot
 
@@ -55,6 +55,8 @@ class ObservedRun:
     """The same for people."""
     gpu_seconds: float = 0.0
     """GPUs times seconds that its stages have used so far."""
+    paid: PaidUsage | None = None
+    """Of a run that failed: what mentors and judges have cost its generation so far; None where nobody knows."""
     url: str | None = None
     """Its page for people."""
 

@@ -7,9 +7,9 @@ from datetime import datetime
 from perseid.api.base import replace
 from perseid.api.lifecycle import PromotionSpec
 from perseid.api.reasons import AttemptState, GenerationPhase
-from perseid.api.result import GenerationResult
+from perseid.api.result import GenerationResult, PaidUsage
 from perseid.api.status import NOTE_LIMIT, EvolutionRunStatus, GenerationStatus, ResultSummary
-from perseid.decide.attempts import release, with_attempt_state, with_generation
+from perseid.decide.attempts import release, with_attempt_state, with_generation, with_paid
 from perseid.decide.conditions import clip
 from perseid.decide.promotion import judge
 
@@ -35,7 +35,7 @@ def conclude(
         result=_summary(result, message),
         finished_at=now,
     )
-    status = _with_paid_usage(release(with_generation(status, generation)), result)
+    status = with_paid(release(with_generation(status, generation)), PaidUsage.of(result.usage.values()))
     if phase is GenerationPhase.PROMOTED and result.dev is not None and result.dev.candidate is not None:
         return replace(
             status,
@@ -50,15 +50,6 @@ def conclude(
             promoted_score=result.dev.parent.pass_at_1,
         )
     return status
-
-
-def _with_paid_usage(status: EvolutionRunStatus, result: GenerationResult) -> EvolutionRunStatus:
-    cost = sum(usage.cost for usage in result.usage.values())
-    tokens = sum(usage.paid_tokens for usage in result.usage.values())
-    if not cost and not tokens:
-        return status
-    used = status.usage
-    return replace(status, usage=replace(used, cost=used.cost + cost, mentor_tokens=used.mentor_tokens + tokens))
 
 
 def _summary(result: GenerationResult, message: str) -> ResultSummary:

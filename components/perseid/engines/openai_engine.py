@@ -74,18 +74,16 @@ class OpenAIEngine:
         if request.sampling.choices is not None:
             return await self._choose(request, request.sampling.choices)
         sampling = request.sampling
+        answers: list[ChatCompletion] = []
         if sampling.n > 1 and self._gives_samples:
-            answer = await self._complete(request, n=sampling.n, seed=sample_seed(sampling.seed, 0) & _SEED_MASK)
-            if len(answer.choices) >= sampling.n:
-                return self._generation([answer], sampling.n, sampling)
-            self._gives_samples = False
-        answers = await asyncio.gather(
-            *(
-                self._complete(request, n=1, seed=sample_seed(sampling.seed, index) & _SEED_MASK)
-                for index in range(sampling.n)
-            )
+            answers = [await self._complete(request, n=sampling.n, seed=sample_seed(sampling.seed, 0) & _SEED_MASK)]
+            self._gives_samples = len(answers[0].choices) >= sampling.n
+        # What a server gave that ignores n is paid for: only the rest is asked for, one by one.
+        missing = range(sum(len(answer.choices) for answer in answers), sampling.n)
+        answers += await asyncio.gather(
+            *(self._complete(request, n=1, seed=sample_seed(sampling.seed, index) & _SEED_MASK) for index in missing)
         )
-        return self._generation(answers, 1, sampling)
+        return self._generation(answers, sampling)
 
     async def close(self) -> None:
         """Close the connections."""
@@ -214,8 +212,9 @@ class OpenAIEngine:
     def _where(self) -> str:
         return f"the endpoint {self._spec.base_url} (model {self._spec.model})"
 
-    def _generation(self, answers: list[ChatCompletion], per_answer: int, sampling: Sampling) -> Generation:
-        completions = tuple(self._completion(answer, at, sampling) for answer in answers for at in range(per_answer))
+    def _generation(self, answers: list[ChatCompletion], sampling: Sampling) -> Generation:
+        places = [(answer, at) for answer in answers for at in range(len(answer.choices))]
+        completions = tuple(self._completion(answer, at, sampling) for answer, at in places[: sampling.n])
         usage = Usage(calls=1)
         for answer in answers:
             usage += _usage(answer)

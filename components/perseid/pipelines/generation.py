@@ -23,6 +23,7 @@ from perseid.pipelines import components
 
 GENERATION_PIPELINE = "perseid-generation"
 SCRATCH = "/scratch"
+CACHE = "/cache"
 SHARED_MEMORY = "16Gi"
 """Of pods with several GPUs that say nothing: Kubernetes' 64 MiB are too little for NCCL. A bound, nothing reserved."""
 FIRST_RUN_ID = "00000000-0000-0000-0000-000000000000"
@@ -147,6 +148,9 @@ def _place(task: dsl.PipelineTask, spec: PipelineSpec, resources: ResourcesSpec)
 
 
 def _give_environment(task: dsl.PipelineTask, spec: PipelineSpec) -> None:
+    if spec.cache_claim is not None:
+        kubernetes.mount_pvc(task, pvc_name=spec.cache_claim, mount_path=CACHE)
+        task.set_env_variable("HF_HOME", f"{CACHE}/huggingface").set_env_variable("PERSEID_CACHE", f"{CACHE}/perseid")
     for variable in spec.env:
         task.set_env_variable(variable.name, variable.value)
     for entry in spec.secret_env:

@@ -91,7 +91,7 @@ class Summary:
     completion_tokens: int
     prompt_tokens: int
     mentor_tokens: int
-    """Of paid mentors and judges, prompts and answers; the two above have them too."""
+    """Of paid mentors and judges, prompts and answers, those of failed attempts included."""
     mentor_cost: float
     currency: str
     """Of the cost: an ISO 4217 code."""
@@ -123,8 +123,8 @@ def summarise(run: EvolutionRun, status: EvolutionRunStatus, root: Path) -> Summ
         seconds=sum(one.seconds for one in usage),
         completion_tokens=sum(one.completion_tokens for one in usage),
         prompt_tokens=sum(one.prompt_tokens for one in usage),
-        mentor_tokens=sum(one.paid_tokens for one in usage),
-        mentor_cost=sum(one.cost for one in usage),
+        mentor_tokens=status.usage.mentor_tokens,
+        mentor_cost=status.usage.cost,
         currency=run.spec.meteor.mentor.price.currency,
     )
 

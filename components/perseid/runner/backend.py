@@ -6,6 +6,7 @@ it), the backend starts it again, and the stages go on from what they had.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -15,8 +16,8 @@ from pathlib import Path
 from typing import Protocol
 
 from perseid.api.attempt import Attempt
-from perseid.api.layout import RESULT, parts_in, read_stage_result
-from perseid.api.result import ResultError, parse_result
+from perseid.api.layout import RESULT, newest_usage, parts_in, read_stage_result
+from perseid.api.result import PaidUsage, ResultError, parse_result
 from perseid.api.stages import STAGES
 from perseid.api.status import EvolutionRunStatus, Intent
 from perseid.decide.observed import ObservedRun, RunState
@@ -83,7 +84,10 @@ class LocalBackend:
                 self._start(directory, current.run_id)
             return ObservedRun(RunState.RUNNING)
         if code != 0:
-            return _failed(directory, code)
+            # Directories are in the order of attempts: what the newest one says of a stage stands.
+            attempts = [self._directory.attempt_directory(current.generation, n) for n in range(current.attempt + 1)]
+            paid = PaidUsage.of(newest_usage(attempts, STAGES).values())
+            return dataclasses.replace(_failed(directory, code), paid=paid)
         return _succeeded(directory)
 
     def submit(self, attempt: Attempt) -> None:

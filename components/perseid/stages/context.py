@@ -1,4 +1,4 @@
-"""What a stage's body gets, and what is kept of how it ended."""
+"""What a stage's body gets."""
 
 from __future__ import annotations
 
@@ -9,17 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from perseid.api.attempt import Attempt
-from perseid.api.base import replace
-from perseid.api.layout import RESULT, Layout
-from perseid.api.result import MentorBudget, StageResult, StageUsage
+from perseid.api.layout import Layout
+from perseid.api.result import StageResult
 from perseid.api.spec import EvolutionRunSpec
 from perseid.api.stages import StageName, stage_of
-from perseid.data.jsonl import write_json
-from perseid.stages.errors import BudgetSpentError
 from perseid.stages.progress import ProgressWriter
 from perseid.storage.stage import StageStorage
 
-MAX_MESSAGE = 1024
 ANYWHERE = Path("/")
 """Where relative paths of problem sets would start: a run's paths are absolute since it was accepted."""
 
@@ -62,35 +58,3 @@ class StageContext:
 
 
 StageBody = Callable[[StageContext], Coroutine[Any, Any, StageResult]]
-
-
-def failed_result(name: str, context: StageContext, error: Exception) -> StageResult:
-    """The result of a stage that an error has stopped."""
-    usage = StageUsage(seconds=context.progress.seconds)
-    return StageResult(
-        stage=name,
-        state="failed",
-        error=_describe(error, context.layout),
-        spent_budget=MentorBudget.of(context.spec.budget) if isinstance(error, BudgetSpentError) else None,
-        usage=usage,
-    )
-
-
-def timed_result(result: StageResult, context: StageContext) -> StageResult:
-    """The result with the time that the stage took, over all its tries, beside what its shards took."""
-    seconds = result.usage.seconds + context.progress.seconds
-    return replace(result, usage=replace(result.usage, seconds=seconds))
-
-
-def write_result(directory: Path, result: StageResult) -> StageResult:
-    """Write the stage's result.json; returns the result."""
-    write_json(directory / RESULT, result.model_dump(mode="json", by_alias=True))
-    return result
-
-
-def _describe(error: BaseException, layout: Layout) -> str:
-    """The error as a user reads it, within the bounds of a result's message, and with the files' lasting places."""
-    text = str(error).strip() or type(error).__name__
-    if layout.uri is not None:
-        text = text.replace(str(layout.root), layout.uri)
-    return text if len(text) <= MAX_MESSAGE else text[: MAX_MESSAGE - 1] + "…"

@@ -31,8 +31,9 @@ from perseid.stages.answer_score import AnswerScorer
 from perseid.stages.coder import Coder, read_code
 from perseid.stages.context import ANYWHERE, StageContext
 from perseid.stages.gate import Sorted, sort_candidates
-from perseid.stages.models import open_evaluator, open_policy, stage_usage
+from perseid.stages.models import open_evaluator, open_policy
 from perseid.stages.searching import PLANS
+from perseid.stages.spending import stage_usage
 from perseid.stages.yields import DROPPED, SAMPLES, YIELD
 
 CANDIDATES, DECONTAMINATION, CALIBRATION = "candidates.jsonl", "decontamination.json", "calibration.json"

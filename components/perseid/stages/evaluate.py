@@ -31,6 +31,7 @@ from perseid.stages.comparing import Compared, compare_models
 from perseid.stages.context import StageContext
 from perseid.stages.lineage import MadeModel, made_models
 from perseid.stages.models import resolve_start_model
+from perseid.stages.retention import delete_superseded_models
 from perseid.stages.scoring import ScoredSet, fetch_scores, score_model, scored_sets
 from perseid.stages.spending import recorded_usage
 from perseid.stages.yields import YIELD, add_yields
@@ -67,6 +68,7 @@ async def run(context: StageContext) -> StageResult:
     result = _generation_result(context, parent, trained, compared, usage)
     result = result.model_copy(update={"lineage": lineage, "wins": judged.wins, "judged": judged.judged})
     write_json(context.layout.result, result.model_dump(mode="json", by_alias=True))
+    await asyncio.to_thread(delete_superseded_models, context)
     return StageResult(
         stage=LAST_STAGE,
         state="done",

@@ -9,11 +9,9 @@ from perseid.api.result import StageResult
 from perseid.data.jsonl import read_jsonl
 from perseid.data.records import TrainingSample
 from perseid.stages.context import StageContext
-from perseid.stages.lineage import MODEL, resolve_base_model
+from perseid.stages.lineage import MODEL, WORK, resolve_base_model
 from perseid.stages.training import train_on_samples
 from perseid.stages.yields import SAMPLES
-
-WORK = "work"
 
 
 async def run(context: StageContext) -> StageResult:

@@ -21,12 +21,12 @@ from perseid.engines.journal import Journal
 from perseid.engines.models import ResolvedModel, resolve_model
 from perseid.evaluation.scores import EvaluationResult, compare
 from perseid.stages.context import StageContext
-from perseid.stages.lineage import MODEL, BaseModel, commit_model
+from perseid.stages.lineage import MODEL, WORK, BaseModel, commit_model
 from perseid.stages.models import StageModel, open_model
 from perseid.stages.scoring import ScoredSet, Verify, fetch_scores, score_engine
 from perseid.training.job import TrainingResult
 
-ROUNDS, TRIAL, WORK = "rounds", "trial.json", "work"
+ROUNDS, TRIAL = "rounds", "trial.json"
 
 Train = Callable[[BaseModel, Path, Path], Awaitable[TrainingResult]]
 """From a base to a model: base, output directory, work directory. Made again after a kill, it goes on."""

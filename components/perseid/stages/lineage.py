@@ -16,6 +16,8 @@ from perseid.training.manifest import MANIFEST_NAME
 
 MODEL = "model"
 """Directory of a stage's model, below the stage's own."""
+WORK = "work"
+"""Directory of a training's checkpoints; gone when the training is over."""
 
 
 @dataclass(frozen=True, slots=True)

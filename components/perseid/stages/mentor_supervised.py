@@ -15,7 +15,7 @@ from perseid.engines.journal import Journal
 from perseid.meteor.guidelines import Taught, TeachingSettings, teach
 from perseid.stages.context import StageContext
 from perseid.stages.errors import stage_error
-from perseid.stages.lineage import MODEL, BaseModel, resolve_base_model
+from perseid.stages.lineage import MODEL, WORK, BaseModel, resolve_base_model
 from perseid.stages.models import open_model
 from perseid.stages.questions import TrainQuestions, train_questions
 from perseid.stages.roles import open_mentor_model
@@ -24,7 +24,6 @@ from perseid.stages.training import train_on_samples
 from perseid.stages.yields import DROPPED, SAMPLES, YIELD, count_yield, dropped_metrics
 
 GUIDELINES = "guidelines.jsonl"
-WORK = "work"
 
 
 async def run(context: StageContext) -> StageResult:

@@ -7,7 +7,6 @@ import contextlib
 from collections.abc import AsyncIterator, Callable, Mapping
 
 from perseid.api.engine import OpenAISpec
-from perseid.api.result import StageUsage
 from perseid.engines.errors import EngineDiedError, EngineStartError
 from perseid.engines.factory import open_endpoint
 from perseid.engines.journal import Journal
@@ -126,14 +125,3 @@ async def open_evaluator(
     if endpoint is None:
         return [policy]
     return [policy, await stack.enter_async_context(open_endpoint_model(endpoint, journal))]
-
-
-def stage_usage(*parts: Usage) -> StageUsage:
-    """Token counts as a stage's result has them; the time is added when the stage ends."""
-    usage = sum(parts, Usage())
-    return StageUsage(
-        calls=usage.calls,
-        prompt_tokens=usage.prompt_tokens,
-        cached_tokens=usage.cached_tokens,
-        completion_tokens=usage.completion_tokens,
-    )

@@ -18,7 +18,8 @@ from pathlib import Path
 from perseid.api.attempt import Attempt
 from perseid.api.layout import PROGRESS, RESULT, Layout, is_remote, may_be_taken_over, read_stage_result
 from perseid.api.result import StageResult
-from perseid.stages.context import StageBody, StageContext, failed_result, timed_result, write_result
+from perseid.stages.context import StageBody, StageContext
+from perseid.stages.endings import failed_result, timed_result, write_result
 from perseid.stages.files import link_or_copy
 from perseid.stages.progress import ProgressWriter
 from perseid.stages.working_copy import run_in_working_copy

@@ -24,7 +24,8 @@ from perseid.search.plans import select_plans
 from perseid.search.profiles import SearchConfig, resolve
 from perseid.stages.coder import Coder
 from perseid.stages.context import StageContext
-from perseid.stages.models import open_evaluator, open_policy, stage_usage
+from perseid.stages.models import open_evaluator, open_policy
+from perseid.stages.spending import stage_usage
 
 TREES, PLANS, DROPPED = "trees.jsonl", "plans.jsonl", "dropped.jsonl"
 

@@ -1,4 +1,4 @@
-"""What paid models have cost, in this stage and before it."""
+"""What models were asked and what paid ones have cost, in this stage and before it."""
 
 from __future__ import annotations
 
@@ -6,14 +6,13 @@ from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
 
-from perseid.api.layout import JOURNAL, read_stage_result
+from perseid.api.layout import JOURNAL, newest_usage
 from perseid.api.meteor import PriceSpec
 from perseid.api.result import StageUsage
 from perseid.engines.budget import Budget, Limits, Spent, cost
 from perseid.engines.journal import read_journal
 from perseid.engines.protocol import Usage
 from perseid.stages.context import StageContext
-from perseid.stages.models import stage_usage
 
 MENTOR_JOURNAL, JUDGE_JOURNAL = "mentor.jsonl", "judge.jsonl"
 """Journals of their own: what they have cost is read from them."""
@@ -42,6 +41,17 @@ def recorded_usage(context: StageContext) -> StageUsage:
     )
 
 
+def stage_usage(*parts: Usage) -> StageUsage:
+    """Token counts as a stage's result has them; the time is added when the stage ends."""
+    usage = sum(parts, Usage())
+    return StageUsage(
+        calls=usage.calls,
+        prompt_tokens=usage.prompt_tokens,
+        cached_tokens=usage.cached_tokens,
+        completion_tokens=usage.completion_tokens,
+    )
+
+
 def _paid_journals(context: StageContext) -> list[tuple[Path, PriceSpec]]:
     """Journals of the roles whose answers are computed for this run: what was recorded is paid for already."""
     meteor = context.spec.meteor
@@ -62,19 +72,8 @@ def _earlier_usage(context: StageContext) -> Iterable[StageUsage]:
     had paid for; and of this attempt its stages before this one."""
     if context.storage is not None:
         context.storage.fetch_stage_results()
-    for generation in range(context.attempt.generation):
-        yield from _usage_by_stage(context, context.layout.attempts(generation)).values()
     stages = context.spec.stages
+    for generation in range(context.attempt.generation):
+        yield from newest_usage(context.layout.attempts(generation), stages).values()
     before = stages[: stages.index(context.stage)]
-    own = _usage_by_stage(context, [context.layout.attempt_directory])
-    yield from (usage for stage, usage in own.items() if stage in before)
-
-
-def _usage_by_stage(context: StageContext, attempts: Iterable[Path]) -> dict[str, StageUsage]:
-    found: dict[str, StageUsage] = {}
-    for attempt in attempts:  # the oldest first: newer ones replace it
-        for stage in context.spec.stages:
-            result = read_stage_result(attempt / stage)
-            if result is not None:
-                found[stage] = result.usage
-    return found
+    yield from newest_usage([context.layout.attempt_directory], before).values()

@@ -13,7 +13,8 @@ from perseid.api.attempt import Attempt
 from perseid.api.layout import PROGRESS, RESULT, Layout, StorageError
 from perseid.api.result import StageResult
 from perseid.api.spec import EvolutionRunSpec
-from perseid.stages.context import StageBody, StageContext, failed_result, timed_result, write_result
+from perseid.stages.context import StageBody, StageContext
+from perseid.stages.endings import failed_result, timed_result, write_result
 from perseid.stages.progress import ProgressWriter
 from perseid.storage.pusher import Pusher, push_interval
 from perseid.storage.stage import StageStorage

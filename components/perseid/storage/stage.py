@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from perseid.api.layout import RESULT, Layout, StorageError, may_be_taken_over
@@ -122,6 +123,14 @@ class StageStorage:
             if found is not None:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(found[0])
+
+    def keys(self, prefix: str) -> list[str]:
+        """The files of the run below a directory's key, of all generations."""
+        return [found.key for found in self._objects.list(prefix)]
+
+    def delete(self, keys: Sequence[str]) -> None:
+        """Delete files of the run; those that are gone are no error."""
+        self._objects.delete(keys)
 
     def finish(self, result: bytes, *, done: bool) -> None:
         """Push everything, the result last. An outage is waited for, for some minutes."""

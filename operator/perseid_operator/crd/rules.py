@@ -77,6 +77,14 @@ TWINS: Mapping[tuple[type[BaseModel], str], tuple[Rule, ...]] = {
             "evolutionRun",
         ),
     ),
+    (EvolutionRunSpec, "_no_run_outlives_its_files"): (
+        Rule(
+            "self.deletePolicy != 'orphan' || self.reclaimPolicy != 'delete'",
+            "deletePolicy orphan lets a pipeline run go on whose files reclaimPolicy delete deletes; set one of"
+            " them to its default",
+            "reclaimPolicy",
+        ),
+    ),
     (ProblemSet, "_source_has_what_it_needs"): (
         Rule(
             "!(self.source in ['jsonl', 'mbpp', 'hub']) || has(self.path)",

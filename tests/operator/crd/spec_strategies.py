@@ -196,6 +196,8 @@ def full_spec() -> dict[str, Any]:
         },
         "pipeline": {
             "stages": {"synthesize": {**resources, "timeoutSeconds": 5}, "selfAssessment": resources},
+            "cacheClaim": "models",
+            "queue": "research",
             "serviceAccount": "runner",
         },
         "storage": {"uri": "s3://a/b"},

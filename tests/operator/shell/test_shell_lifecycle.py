@@ -14,6 +14,7 @@ from perseid.api.base import APPROVED_GENERATION
 from perseid.api.reasons import ConditionStatus, ConditionType, GenerationPhase, Phase, Reason
 from perseid.api.stages import METEOR_STAGES
 from perseid.decide import run_id_of
+from perseid_operator.objects import leaves_files
 from perseid_operator.reconciler import without_progress
 
 FIRST = run_id_of(UID, 0, 0)
@@ -239,12 +240,14 @@ async def test_a_stage_that_the_budget_kept_from_asking_ends_the_run(tmp_path: P
         stage = tmp_path / "team" / f"{NAME}-{UID}" / "generations/000/attempts/0/mentor-supervised"
         stage.mkdir(parents=True)
         told = {"state": "failed", "error": "raise spec.budget.mentorCost", "spentBudget": {"mentorCost": 2.5}}
+        told["usage"] = {"cost": 2.25, "paidTokens": 400}
         (stage / "result.json").write_text(json.dumps({"stage": "mentor-supervised", **told}))
         await world.double.finish_run(FIRST, "FAILED")
         status = await world.to_the_end()
         assert reason(world, ConditionType.FAILED) == (ConditionStatus.TRUE, Reason.BUDGET_EXCEEDED)
         (attempt,) = status.generations[0].attempts
         assert attempt.message == "mentor-supervised: raise spec.budget.mentorCost"
+        assert (status.usage.cost, status.usage.mentor_tokens) == (2.25, 400), "a failed attempt is paid for, too"
 
 
 async def test_a_stage_of_meteor_whose_pod_died_is_the_one_that_the_failure_policy_sees(
@@ -362,6 +365,46 @@ async def test_a_deleted_object_stops_its_run_before_it_goes_also_when_no_operat
         world.reconciler = None  # the operator was down meanwhile
         await clean_up(world)
         assert world.alive() == 0
+
+
+async def test_a_deleted_object_takes_its_files_along_where_its_spec_says_so_once_its_run_is_stopped(
+    tmp_path: Path, pipeline: str
+) -> None:
+    async with open_world(tmp_path, pipeline, reclaimPolicy="delete") as world:
+        await world.until(lambda: world.double.alive(FIRST) == 1)
+        root = tmp_path / "team" / f"{NAME}-{UID}"
+        for name in ("generations/000/attempts/0/finetune/model", "evaluations/dev/scores.json", "notes.md"):
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            (root / name).touch()
+        assert world.kube.run is not None
+        assert leaves_files(world.kube.run)
+        world.reconciler = None
+        await clean_up(world)
+        assert world.alive() == 0
+        assert [path.name for path in root.iterdir()] == ["notes.md"], "what is not the run's stays"
+        await clean_up(world)  # a crash after it: once more
+
+
+async def test_the_files_of_a_finished_run_can_be_deleted_although_kfp_has_gone(tmp_path: Path, pipeline: str) -> None:
+    async with open_world(tmp_path, pipeline, reclaimPolicy="delete") as world:
+        await world.to_the_end()
+        root = tmp_path / "team" / f"{NAME}-{UID}"
+        assert (root / "generations").is_dir()
+        world.double.fail_next("list_runs", 500, times=1000)
+        await clean_up(world)
+        assert not (root / "generations").exists()
+
+
+@pytest.mark.parametrize("spec", [{}, {"reclaimPolicy": "retain"}])
+async def test_files_stay_where_nobody_asked_to_delete_them(
+    tmp_path: Path, pipeline: str, spec: dict[str, str]
+) -> None:
+    async with open_world(tmp_path, pipeline, **spec) as world:
+        await world.to_the_end()
+        assert world.kube.run is not None
+        assert not leaves_files(world.kube.run)
+        await clean_up(world)
+        assert (tmp_path / "team" / f"{NAME}-{UID}" / "generations").is_dir()
 
 
 @pytest.mark.parametrize("sees_workflows", [True, False])
