@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -88,3 +91,34 @@ def test_what_is_wrong_with_the_base_is_told_as_by_one_process(samples: list[Tra
             2, samples, tmp_path / "base", tmp_path / "o", tmp_path / "w", spec(), seed=1, dtype="float32",
             base_model_id="b",
         )  # fmt: skip
+
+
+def test_a_killed_stage_takes_the_processes_that_train_for_it_with_it(
+    samples: list[TrainingSample], base: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "samples.jsonl").write_text("".join(one.model_dump_json() + "\n" for one in samples))
+    script = f"""
+from pathlib import Path
+from perseid.api.training import FinetuneSpec
+from perseid.data.jsonl import read_jsonl
+from perseid.data.records import TrainingSample
+from perseid.training.several import fine_tune_in_processes
+root = Path({str(tmp_path)!r})
+fine_tune_in_processes(
+    2, read_jsonl(root / "samples.jsonl", TrainingSample), Path({str(base)!r}), root / "model", root / "work",
+    FinetuneSpec.model_validate_json({spec(epochs=1000.0).model_dump_json()!r}), seed=5, dtype="float32",
+    on_progress=lambda progress: print(progress.step, flush=True),
+)
+"""
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "components")}
+    stage = subprocess.Popen([sys.executable, "-c", script], env=environment, stdout=subprocess.PIPE)
+    try:
+        assert stage.stdout is not None
+        assert stage.stdout.readline() == b"1\n", "it ended before its first step"
+        handles = [os.pidfd_open(pid) for pid in descendants(stage.pid)]
+    finally:
+        stage.kill()
+        stage.wait()
+    assert len(handles) >= 3, "the launcher and its two processes"
+    for handle in handles:
+        assert select.select([handle], [], [], 60)[0], "a process has outlived the stage"
