@@ -16,12 +16,12 @@ observations = st.lists(
 )
 
 
-def measured(seen: list[Observation], **changes: int) -> Reliability:
-    return reliability("value", seen, **{"resamples": 60, "confidence": 0.9, "seed": 3, **changes})
+def measured(seen: list[Observation], **changes: float) -> Reliability:
+    return reliability("value", seen, **{"resamples": 60, "confidence": 0.9, "seed": 3, **changes})  # type: ignore[arg-type]
 
 
 def scored(problems: int, answers: int, *, told: float, seed: int = 0) -> list[Observation]:
-    """Answers of which a half is right; `told` is how far the scores of the right ones lie above those of the others."""
+    """Answers of which a half is right; `told` is how far the right ones' scores lie above the others'."""
     draw = np.random.default_rng(seed)
     rights = draw.random((problems, answers)) < 0.5
     scores = draw.normal(size=rights.shape) + told * rights
@@ -44,6 +44,8 @@ def test_the_figures_are_those_of_the_calibration_and_the_bins_hold_every_scored
             assert estimate.value == value
             assert 0.0 <= estimate.low <= estimate.high <= 1.0
     assert sum(one.answers for one in found.bins) == plain.observations
+    assert all(0.0 <= one.interval.low <= one.right_share + 1e-9 for one in found.bins)
+    assert all(one.right_share - 1e-9 <= one.interval.high <= 1.0 for one in found.bins)
     assert sum(one.right_share * one.answers for one in found.bins) == pytest.approx(plain.right)
     assert len(found.bins) <= MOST_BINS
     assert all(one.highest < other.lowest for one, other in zip(found.bins, found.bins[1:], strict=False))
@@ -78,16 +80,15 @@ def _estimates(found: Reliability) -> tuple[object, ...]:
 
 def test_scores_without_a_relation_to_the_outcome_are_noise_and_others_are_not() -> None:
     whole = {"resamples": 400, "confidence": 0.95}
-    assert measured(scored(60, 6, told=0.0), **whole).judgement == "noise"  # type: ignore[arg-type]
-    assert measured(scored(60, 6, told=1.5), **whole).judgement == "informative"  # type: ignore[arg-type]
-    assert measured(scored(60, 6, told=-1.5), **whole).judgement == "inverted"  # type: ignore[arg-type]
+    assert measured(scored(60, 6, told=0.0), **whole).judgement == "noise"
+    assert measured(scored(60, 6, told=1.5), **whole).judgement == "informative"
+    assert measured(scored(60, 6, told=-1.5), **whole).judgement == "inverted"
 
 
 def test_too_few_problems_give_figures_without_intervals() -> None:
     few = measured(scored(LEAST_PROBLEMS - 1, 20, told=3.0))
     assert few.calibration.auc is not None
     assert (few.auc, few.within_problem, few.judgement) == (None, None, "unknown")
-    assert all(one.interval is None for one in few.bins)
     assert measured(scored(LEAST_PROBLEMS, 20, told=3.0)).judgement == "informative"
 
 
@@ -104,3 +105,12 @@ def test_without_answers_there_is_nothing() -> None:
     empty = measured([])
     assert (empty.auc, empty.within_problem, empty.bins, empty.problems) == (None, None, (), 0)
     assert measured([Observation("a", None, True)]).calibration.unscored == 1
+
+
+def test_a_share_has_wilsons_interval_and_width_where_all_are_wrong() -> None:
+    seen = [Observation(f"p{number}", 1.0, False) for number in range(10)]
+    (only,) = measured(seen, confidence=0.95).bins
+    assert (only.right_share, only.interval.low) == (0.0, pytest.approx(0.0, abs=1e-12))
+    assert only.interval.high == pytest.approx(0.2775, abs=1e-4)
+    (same,) = measured(seen * 5, confidence=0.95).bins
+    assert same.interval == only.interval, "five answers to a problem are no five problems"

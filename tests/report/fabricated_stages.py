@@ -131,9 +131,7 @@ def write_manifest(model: Path, steps: int = 40) -> None:
 
 def write_meteor(layout: Layout, *, says: str = "") -> None:
     """Twelve questions: four are right at once, four after advice, four never; the learner learns to judge."""
-    first, second, third = (
-        layout.stage(name) for name in ("mentor-supervised", "self-assessment", "self-evolution")
-    )
+    first, second, third = (layout.stage(name) for name in ("mentor-supervised", "self-assessment", "self-evolution"))
     names = [f"units/question-{number}" for number in range(12)]
     write_jsonl(
         first / "guidelines.jsonl",
@@ -150,7 +148,9 @@ def write_meteor(layout: Layout, *, says: str = "") -> None:
             for number, name in enumerate(names)
         ],
     )
-    write_jsonl(second / "assessments.jsonl", [_assessment(name, number % 3, says) for number, name in enumerate(names)])
+    write_jsonl(
+        second / "assessments.jsonl", [_assessment(name, number % 3, says) for number, name in enumerate(names)]
+    )
     before, after = _verdicts(names, learned=False), _verdicts(names, learned=True)
     write_jsonl(second / "verdicts-before.jsonl", before)
     write_jsonl(second / "verdicts-after.jsonl", after)
@@ -174,7 +174,9 @@ def write_meteor(layout: Layout, *, says: str = "") -> None:
     write_jsonl(
         third / "turns" / "001" / "pairs.jsonl",
         [
-            PreferencePair(id=f"{name}/best-of-n", question_id=name, prompt=f"How many? {says}", chosen=says, rejected="4")
+            PreferencePair(
+                id=f"{name}/best-of-n", question_id=name, prompt=f"How many? {says}", chosen=says, rejected="4"
+            )
             for name in names[:3]
         ],
     )

@@ -1,13 +1,16 @@
 """How sure it is that a score tells right answers from wrong ones: intervals, and value against outcome.
 
 Pure functions. Intervals are percentile bootstraps over problems, because answers to one problem are not independent of
-each other. A draw that has not both right and wrong answers has no figure, and is left out of the interval.
+each other. A draw that has not both right and wrong answers has no figure, and is left out of the interval. Shares of
+few answers are often 0 or 1, where a bootstrap has no width at all: they have Wilson's interval.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Annotated, Literal
 
 import numpy as np
@@ -20,10 +23,10 @@ from perseid.evaluation.calibration import Calibration, Observation, calibrate
 Floats = npt.NDArray[np.float64]
 Judgement = Literal["informative", "noise", "inverted", "unknown"]
 """`noise`: the interval of the AUC contains 0.5, a coin. `inverted`: it lies below: the lower the score, the better.
-`unknown`: there is no interval."""
+`unknown`: no interval."""
 
 LEAST_PROBLEMS = 5
-"""A bootstrap over fewer problems claims a certainty that is not there: one problem alone would give no width at all."""
+"""A bootstrap over fewer problems claims a certainty that is not there; over one alone it has no width at all."""
 MOST_BINS = 10
 _DRAWS_AT_ONCE = 4_000_000
 """Bound on the numbers that a bootstrap holds in memory at a time."""
@@ -50,8 +53,8 @@ class Bin(Record):
     highest: float
     answers: Annotated[int, Field(ge=1)]
     right_share: float
-    interval: Estimate | None
-    """Of `right_share`; None with fewer than LEAST_PROBLEMS problems."""
+    interval: Estimate
+    """Of `right_share`: Wilson's, with each problem as one answer."""
 
 
 class Reliability(Record):
@@ -95,7 +98,7 @@ def reliability(
         within_problem=drawn.estimate(
             calibration.within_problem, lambda weights: _ratio(weights, *inside), int((inside[1] > 0).sum())
         ),
-        bins=tuple(_bin(table, drawn, start, stop) for start, stop in edges),
+        bins=tuple(_bin(table, confidence, start, stop) for start, stop in edges),
     )
 
 
@@ -198,15 +201,21 @@ def _bin_edges(scores: Floats) -> list[tuple[int, int]]:
     return edges
 
 
-def _bin(table: _Table, drawn: _Drawn, start: int, stop: int) -> Bin:
-    problem, right = table.problem[start:stop], table.right[start:stop]
-    rights, answers = (np.bincount(problem, weights=each, minlength=table.problems) for each in (right, right | True))
-    share = float(right.mean())
+def _bin(table: _Table, confidence: float, start: int, stop: int) -> Bin:
+    share = float(table.right[start:stop].mean())
     return Bin(
         lowest=float(table.score[start]),
         mean=float(table.score[start:stop].mean()),
         highest=float(table.score[stop - 1]),
         answers=stop - start,
         right_share=share,
-        interval=drawn.estimate(share, lambda weights: _ratio(weights, rights, answers), int((answers > 0).sum())),
+        interval=_wilson(share, np.unique(table.problem[start:stop]).size, confidence),
     )
+
+
+def _wilson(share: float, size: int, confidence: float) -> Estimate:
+    """Score interval of a share of `size` independent draws (Wilson 1927)."""
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    middle = (share + z * z / (2 * size)) / (1 + z * z / size)
+    reach = z / (1 + z * z / size) * math.sqrt(share * (1 - share) / size + z * z / (4 * size * size))
+    return Estimate(value=share, low=max(0.0, middle - reach), high=min(1.0, middle + reach))

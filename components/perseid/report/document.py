@@ -11,7 +11,7 @@ import yaml
 
 from perseid import __version__
 from perseid.api.layout import Layout
-from perseid.api.reasons import AttemptState, GenerationPhase
+from perseid.api.reasons import GenerationPhase
 from perseid.api.result import GenerationResult, SetResult, StageResult, YieldCounts
 from perseid.api.spec import EvolutionRun
 from perseid.api.status import AttemptStatus, EvolutionRunStatus, GenerationStatus
@@ -38,7 +38,7 @@ class StageView:
 
     name: str
     state: str
-    """`done`, `failed`, `begun` or `to come`."""
+    """`done`, `failed`, `begun`, `to come`, or `not run` where its generation is over without it."""
     result: StageResult | None
     yields: YieldCounts | None
     """What became of what could have been training data; None for a stage that makes none."""
@@ -162,7 +162,7 @@ def _generation(
         message="" if known.result is None else known.result.message,
         attempt=number,
         attempts=known.attempts,
-        stages=[_stage(layout, stage) for stage in run.spec.stages],
+        stages=[_stage(layout, stage, over=known.finished_at is not None) for stage in run.spec.stages],
         result=result,
         search=search,
         answers=answers,
@@ -186,13 +186,13 @@ def _attempt(status: EvolutionRunStatus, known: GenerationStatus) -> int:
     return known.attempts[-1].number if known.attempts else 0
 
 
-def _stage(layout: Layout, name: str) -> StageView:
+def _stage(layout: Layout, name: str, *, over: bool) -> StageView:
     directory = layout.stage(name)
     result = read_document(directory / "result.json", StageResult)
-    state = "to come" if not directory.exists() else "begun" if result is None else result.state
+    absent = "not run" if over else "begun" if directory.exists() else "to come"
     return StageView(
         name=name,
-        state=state,
+        state=absent if result is None else result.state,
         result=result,
         yields=read_document(directory / YIELD, YieldCounts),
         manifest=read_document(directory / "model" / MANIFEST_NAME, ModelManifest),

@@ -1,9 +1,9 @@
 """The few plots of a report, as SVG that takes its colours from the page.
 
-Drawn here and not by a library, because none does what the page needs at a fitting size: plotly and Vega bring 1 to 4 MB
-of script into every file and draw nothing without it; matplotlib's SVG has fixed colours, which one of the page's two
-themes would not show, and its dependencies would come into the operator's image; the small ones (pygal, leather) draw
-no intervals. All sizes are in units of the drawing, which the page scales down but never up.
+Drawn here and not by a library, because none does what the page needs at a fitting size: plotly and Vega bring 1 to
+4 MB of script into every file, and draw nothing without it; matplotlib's SVG has fixed colours, which one of the page's
+two themes would not show, and its dependencies would come into the operator's image; the small ones (pygal, leather)
+draw no intervals. All sizes are in units of the drawing, which the page scales down but never up.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from markupsafe import Markup
 from perseid.evaluation.reliability import Bin
 from perseid.report.files import spread
 
-WIDTH, HEIGHT = 360, 210
-LEFT, RIGHT, TOP, BOTTOM = 44, 10, 10, 30
+WIDTH, HEIGHT = 360, 216
+LEFT, RIGHT, TOP, BOTTOM = 44, 10, 10, 38
 LABELS_SHOWN, BARS_SHOWN, LINES_SHOWN = 10, 240, 8
 
 
@@ -66,8 +66,8 @@ def intervals_plot(marks: Sequence[Mark], *, title: str, across: str) -> Markup:
         told = f"{one.label}: {_percent(one.value)} [{_percent(one.low)}, {_percent(one.high)}]"
         parts.append(_whisker(x(place), y(one.low), y(one.high), y(one.value), told, strong=one.strong))
         if place % every == 0:
-            parts.append(_label(x(place), HEIGHT - 14, one.label))
-    return _drawing(title, [*parts, _label((LEFT + WIDTH) / 2, HEIGHT - 2, across, "axis")])
+            parts.append(_label(x(place), HEIGHT - 21, one.label))
+    return _drawing(title, [*parts, _label((LEFT + WIDTH) / 2, HEIGHT - 4, across, "axis")])
 
 
 def reliability_plot(bins: Sequence[Bin], *, title: str, across: str) -> Markup:
@@ -75,14 +75,14 @@ def reliability_plot(bins: Sequence[Bin], *, title: str, across: str) -> Markup:
     x = _Scale(*_padded(bins[0].mean, bins[-1].mean), LEFT, WIDTH - RIGHT)
     y = _vertical(0.0, 1.0)
     parts = [_horizontal_grid(y, _percent)]
-    parts += [_label(x(tick), HEIGHT - 14, f"{tick:g}") for tick in _ticks(x.first, x.last)]
+    parts += [_label(x(tick), HEIGHT - 21, f"{tick:g}") for tick in _ticks(x.first, x.last)]
     most = max(one.answers for one in bins)
     for one in bins:
         told = f"scores {one.lowest:.2f} to {one.highest:.2f}: {_percent(one.right_share)} of {one.answers} right"
-        low, high = (one.right_share,) * 2 if one.interval is None else (one.interval.low, one.interval.high)
+        low, high = one.interval.low, one.interval.high
         size = 2.5 + 3 * math.sqrt(one.answers / most)
         parts.append(_whisker(x(one.mean), y(low), y(high), y(one.right_share), told, size=size))
-    return _drawing(title, [*parts, _label((LEFT + WIDTH) / 2, HEIGHT - 2, across, "axis")])
+    return _drawing(title, [*parts, _label((LEFT + WIDTH) / 2, HEIGHT - 4, across, "axis")])
 
 
 def lines_plot(lines: Sequence[Line], *, title: str, across: str) -> Markup:
@@ -91,7 +91,7 @@ def lines_plot(lines: Sequence[Line], *, title: str, across: str) -> Markup:
     x = _Scale(*_apart(min(x for x, _ in points), max(x for x, _ in points)), LEFT, WIDTH - RIGHT)
     y = _vertical(*_padded(min(0.0, *(y for _, y in points)), max(y for _, y in points)))
     parts = [_horizontal_grid(y, lambda value: f"{value:g}")]
-    parts += [_label(x(tick), HEIGHT - 14, f"{tick:g}") for tick in _ticks(x.first, x.last)]
+    parts += [_label(x(tick), HEIGHT - 21, f"{tick:g}") for tick in _ticks(x.first, x.last)]
     for number, line in enumerate(lines[:LINES_SHOWN]):
         path = " ".join(f"{x(across)},{y(up)}" for across, up in line.points)
         parts.append(
@@ -105,11 +105,11 @@ def lines_plot(lines: Sequence[Line], *, title: str, across: str) -> Markup:
                 ),
             )
         )
-    return _drawing(title, [*parts, _label((LEFT + WIDTH) / 2, HEIGHT - 2, across, "axis")])
+    return _drawing(title, [*parts, _label((LEFT + WIDTH) / 2, HEIGHT - 4, across, "axis")])
 
 
 def gains_plot(gains: Sequence[tuple[str, float]], *, title: str) -> Markup:
-    """A bar for each problem, up where it gained and down where it lost; of more than BARS_SHOWN some, evenly spaced."""
+    """A bar for each problem, up where it gained, down where it lost; at most BARS_SHOWN of them, evenly spaced."""
     shown = spread(gains, BARS_SHOWN)
     y = _vertical(-1.0, 1.0)
     x = _Scale(0, len(shown), LEFT, WIDTH - RIGHT)
@@ -122,7 +122,7 @@ def gains_plot(gains: Sequence[tuple[str, float]], *, title: str) -> Markup:
                 '<rect class="{}" x="{}" y="{}" width="{:.1f}" height="{:.1f}"><title>{}: {:+.0f} points</title></rect>'
             ).format("up" if gain > 0 else "down", x(place), top, wide, max(bottom - top, 1.0), name, 100 * gain)
         )
-    return _drawing(title, [*parts, _label((LEFT + WIDTH) / 2, HEIGHT - 12, "problems, by gain", "axis")])
+    return _drawing(title, [*parts, _label((LEFT + WIDTH) / 2, HEIGHT - 8, "problems, by gain", "axis")])
 
 
 def _drawing(title: str, parts: Sequence[Markup]) -> Markup:

@@ -15,7 +15,7 @@ BEST_VALUE = 10.0
 
 
 def tree_plot(root: NodeView, prefix: str, title: str) -> Markup:
-    """The tree from the top down. Each dot is a link to the element that has `prefix` and the step's number as its id."""
+    """The tree from the top down. Each dot is a link to the element whose id is `prefix` and the step's number."""
     places: dict[int, tuple[float, int]] = {}
     leaves = 0
     # Children before their parents: a parent stands above the middle of its children.
