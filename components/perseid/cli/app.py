@@ -293,7 +293,7 @@ def add_plugins(to: typer.Typer) -> None:
 
 
 def _name(command: CommandInfo) -> str:
-    return command.name or getattr(command.callback, "__name__", "")
+    return str(command.name or getattr(command.callback, "__name__", ""))
 
 
 def _absent(context: typer.Context) -> None:

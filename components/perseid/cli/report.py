@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 
 from perseid.api.spec import EvolutionRun
 from perseid.api.status import EvolutionRunStatus
-from perseid.runner.directory import RunDirectory, write_atomically
+from perseid.runner.directory import RunDirectory
 from perseid.runner.errors import RunnerError
 
 REPORT = "report.html"
@@ -37,8 +38,12 @@ def write_report(run: EvolutionRun, status: EvolutionRunStatus, root: Path, outp
     if output.is_dir():
         raise RunnerError(f"{output} is a directory; give the file to write, for example {output / REPORT}")
     page = render(read_report(run, status, root, datetime.now(UTC)))
+    # Not as the run's own files are written: those are their owner's alone, and a report is there to be passed on.
+    scratch = output.with_name(f".{output.name}.{os.getpid()}")
     try:
-        write_atomically(output, page)
+        output.parent.mkdir(parents=True, exist_ok=True)
+        scratch.write_text(page, encoding="utf-8")
+        scratch.replace(output)
     except OSError as error:
         raise RunnerError(f"cannot write {output}: {error.strerror}") from error
     return output

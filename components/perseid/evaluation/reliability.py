@@ -27,7 +27,8 @@ Judgement = Literal["informative", "noise", "inverted", "unknown"]
 
 LEAST_PROBLEMS = 5
 """A bootstrap over fewer problems claims a certainty that is not there; over one alone it has no width at all."""
-MOST_BINS = 10
+MOST_BINS, ANSWERS_IN_BIN = 10, 10
+"""Bins, and answers that are wanted in each: of fewer, a share says nothing."""
 _DRAWS_AT_ONCE = 4_000_000
 """Bound on the numbers that a bootstrap holds in memory at a time."""
 
@@ -191,8 +192,9 @@ def _bin_edges(scores: Floats) -> list[tuple[int, int]]:
     """Start and stop of each bin among the sorted scores."""
     edges: list[tuple[int, int]] = []
     start = 0
-    for number in range(1, MOST_BINS + 1):
-        stop = number * scores.size // MOST_BINS
+    bins = max(2, min(MOST_BINS, scores.size // ANSWERS_IN_BIN))
+    for number in range(1, bins + 1):
+        stop = number * scores.size // bins
         while 0 < stop < scores.size and scores[stop] == scores[stop - 1]:
             stop += 1
         if stop > start:

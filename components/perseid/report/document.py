@@ -102,6 +102,10 @@ class Report:
     """The one that the run started from."""
     methods: list[str]
     summary: Summary
+    seconds: float
+    """Time in stages, those of a generation that is not over included."""
+    tokens: int
+    """Made by models in that time."""
     scores: list[ScoresView]
     generations: list[GenerationView]
     evaluators: list[EvaluatorView]
@@ -120,6 +124,8 @@ def read_report(run: EvolutionRun, status: EvolutionRunStatus, root: Path, now: 
     generations = [_generation(run, status, one, root, share) for one in known]
     findings = [one.finding for one in generations if one.finding is not None]
     summary = summarise(run, status, root)
+    begun = [stage.result for one in generations if one.result is None for stage in one.stages]
+    unfinished = [one.usage for one in begun if one is not None]
     return Report(
         name=run.metadata.name,
         uid=status.uid,
@@ -131,6 +137,8 @@ def read_report(run: EvolutionRun, status: EvolutionRunStatus, root: Path, now: 
         model=run.spec.model.ref,
         methods=list(run.spec.methods),
         summary=summary,
+        seconds=summary.seconds + sum(one.seconds for one in unfinished),
+        tokens=summary.completion_tokens + sum(one.completion_tokens for one in unfinished),
         scores=_scores(generations),
         generations=generations,
         evaluators=_of_evaluations(run, generations, root),
