@@ -10,7 +10,7 @@ from pathlib import Path
 import yaml
 
 from perseid import __version__
-from perseid.api.layout import Layout
+from perseid.api.layout import RESULT, Layout
 from perseid.api.reasons import GenerationPhase
 from perseid.api.result import GenerationResult, SetResult, StageResult, YieldCounts
 from perseid.api.spec import EvolutionRun
@@ -20,16 +20,23 @@ from perseid.evaluation.scores import AnswerRecord
 from perseid.report.calibrations import EvaluatorView, Finding, evaluators, search_finding
 from perseid.report.files import read_document, read_records
 from perseid.report.gains import GainsView, read_gains
-from perseid.report.meteor import MeteorView, read_meteor
+from perseid.report.meteor import METEOR_FILES, MeteorView, read_meteor
 from perseid.report.samples import AnswersView, read_answers
-from perseid.report.summary import Summary, evaluation_places, summarise
+from perseid.report.summary import SCORES, Summary, evaluation_places, summarise
 from perseid.report.trees import SearchView, read_search
-from perseid.stages.yields import YIELD
+from perseid.stages.convert import CANDIDATES
+from perseid.stages.synthesize import TREES
+from perseid.stages.yields import DROPPED, SAMPLES, YIELD
 from perseid.training.manifest import MANIFEST_NAME, ModelManifest
 
 TREES_SHOWN, SAMPLES_SHOWN, QUESTIONS_SHOWN = 40, 80, 40
 """In a whole report; every generation has its share of them, and not less than LEAST_SHOWN."""
 LEAST_SHOWN = 4
+ANSWERS = "answers.jsonl"
+"""Beside the scores of a set."""
+
+FILES = frozenset({RESULT, YIELD, SCORES, ANSWERS, TREES, CANDIDATES, SAMPLES, DROPPED, MANIFEST_NAME, *METEOR_FILES})
+"""Names of the files that a report reads: neither journals nor weights."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +124,11 @@ class Report:
     """What it is, and the digest."""
 
 
+def is_shown(key: str) -> bool:
+    """Whether a report reads the file of that name below a run's root."""
+    return key.rpartition("/")[2] in FILES
+
+
 def read_report(run: EvolutionRun, status: EvolutionRunStatus, root: Path, now: datetime) -> Report:
     """Everything below `root`, the run's directory, whether the run is over or not. Raises DataError."""
     known = list(status.generations)
@@ -196,7 +208,7 @@ def _attempt(status: EvolutionRunStatus, known: GenerationStatus) -> int:
 
 def _stage(layout: Layout, name: str, *, over: bool) -> StageView:
     directory = layout.stage(name)
-    result = read_document(directory / "result.json", StageResult)
+    result = read_document(directory / RESULT, StageResult)
     absent = "not run" if over else "begun" if directory.exists() else "to come"
     return StageView(
         name=name,
@@ -240,13 +252,15 @@ def _of_evaluations(run: EvolutionRun, generations: list[GenerationView], root: 
         names.setdefault(generation.result.parent_model_id or "", "the base model")
         if generation.result.candidate is not None:
             names.setdefault(generation.result.candidate.model_id or "", f"generation {generation.index + 1}'s model")
+    places = evaluation_places(root)
     observations = {
         f"likelihood of answers to {title} by {names[model]}": [
             Observation(one.problem_id, one.mean_logprob, one.passed)
-            for one in read_records(place / "answers.jsonl", AnswerRecord)
+            for one in read_records(places[title, model] / ANSWERS, AnswerRecord)
         ]
-        for (title, model), place in evaluation_places(root).items()
-        if model in names
+        for title in dict.fromkeys(title for title, _ in places)
+        for model in names
+        if (title, model) in places
     }
     spec = run.spec.evaluation
     return evaluators(observations, resamples=spec.bootstrap, confidence=spec.confidence, seed=run.spec.seed)

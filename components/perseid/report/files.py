@@ -8,9 +8,7 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from perseid.api.layout import JOURNAL
 from perseid.data.errors import DataError
-from perseid.training.manifest import MANIFEST_NAME
 
 M = TypeVar("M", bound=BaseModel)
 T = TypeVar("T")
@@ -45,15 +43,6 @@ def read_records(path: Path, model: type[M]) -> Iterator[M]:
                 yield model.model_validate_json(line)
             except ValidationError as error:
                 raise _unreadable(f"{path}:{number}", error) from error
-
-
-def is_shown(key: str) -> bool:
-    """Whether a report may read the file of that name: records and results, but no journal and none of a model's files
-    beside its manifest."""
-    *directories, name = key.split("/")
-    if "model" in directories or "work" in directories:
-        return name == MANIFEST_NAME
-    return name.endswith((".json", ".jsonl")) and not name.startswith((JOURNAL.removesuffix(".jsonl"), "."))
 
 
 def spread(items: Sequence[T], most: int) -> list[T]:

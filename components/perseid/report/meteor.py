@@ -18,6 +18,7 @@ from perseid.report.files import read_document, read_records, spread
 GUIDELINES, ASSESSMENTS, AGREEMENT = "guidelines.jsonl", "assessments.jsonl", "agreement.json"
 VERDICTS = {"before": "verdicts-before.jsonl", "after": "verdicts-after.jsonl"}
 PAIRS, TRIALS = "turns/*/pairs.jsonl", "rounds/*/trial.json"
+METEOR_FILES = (GUIDELINES, ASSESSMENTS, AGREEMENT, *VERDICTS.values(), "pairs.jsonl", "trial.json")
 
 
 class TrialView(RecordedModel):

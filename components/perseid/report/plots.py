@@ -120,7 +120,15 @@ def gains_plot(gains: Sequence[tuple[str, float]], *, title: str) -> Markup:
         parts.append(
             Markup(
                 '<rect class="{}" x="{}" y="{}" width="{:.1f}" height="{:.1f}"><title>{}: {:+.0f} points</title></rect>'
-            ).format("up" if gain > 0 else "down", x(place), top, wide, max(bottom - top, 1.0), name, 100 * gain)
+            ).format(
+                "up" if gain > 0 else "down" if gain < 0 else "same",
+                x(place),
+                top,
+                wide,
+                max(bottom - top, 1.0),
+                name,
+                100 * gain,
+            )
         )
     return _drawing(title, [*parts, _label((LEFT + WIDTH) / 2, HEIGHT - 8, "problems, by gain", "axis")])
 

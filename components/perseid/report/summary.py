@@ -16,6 +16,7 @@ from perseid.api.status import EvolutionRunStatus
 from perseid.data.errors import DataError
 from perseid.evaluation.scores import EvaluationResult, compare
 
+SCORES = "scores.json"
 TRAINING_STAGES = ("finetune", *METEOR_STAGES)
 
 
@@ -221,7 +222,7 @@ def evaluation_store(root: Path) -> dict[tuple[str, str | None], EvaluationResul
 
 
 def _evaluations(root: Path) -> Iterator[tuple[Path, EvaluationResult]]:
-    for path in sorted(Layout(root, 0, 0).evaluations.glob("*/scores.json")):
+    for path in sorted(Layout(root, 0, 0).evaluations.glob(f"*/{SCORES}")):
         yield path.parent, EvaluationResult.model_validate_json(path.read_bytes())
 
 

@@ -14,7 +14,7 @@ from perseid.api.layout import RESULT, StorageError, attempt_key, is_remote, loc
 from perseid.api.result import StageResult
 from perseid.api.spec import EvolutionRun
 from perseid.api.status import EvolutionRunStatus
-from perseid.report.files import is_shown
+from perseid.report.document import is_shown
 
 EVALUATIONS = "evaluations"
 

@@ -18,7 +18,7 @@ from perseid.api.layout import Layout
 from perseid.cli import exits
 from perseid.cli.tables import print_summary
 from perseid.evaluation.scores import EvaluationResult, PassAtK, ProblemScore
-from perseid.report.files import is_shown
+from perseid.report.document import is_shown
 from perseid.report.summary import summarise
 from perseid_operator.cli.runs import seen_run
 
@@ -160,7 +160,7 @@ def test_weights_and_journals_are_not_fetched_for_a_report() -> None:
         "finetune/model/config.json",
         "finetune/work/checkpoint/state.json",
         "synthesize/journal.jsonl",
-        "synthesize/journal-mentor.jsonl",
+        "self-assessment/judge.jsonl",
         "synthesize/.perseid-index.json",
         "log.txt",
     ):
