@@ -47,10 +47,10 @@ LOG_WIDTH = 140
 PLUGINS = "perseid.commands"
 """Entry points of this group are typer apps: their commands become commands of `perseid`, in place of ours of the same
 name: the operator's `report` knows runs in clusters beside those in directories."""
-CLUSTER_COMMANDS = ("get", "describe", "logs", "suspend", "resume", "approve")
-"""What the extra `operator` brings."""
-WITHOUT_CLUSTERS = (
-    f"Perseid's extra `operator` is needed, which is not installed in {sys.prefix}: pip install 'perseid[operator]'"
+CLUSTER_COMMANDS = ("get", "describe", "logs", "suspend", "resume", "approve", "report")
+"""What the extra `operator` brings; `report` is ours as well, for directories."""
+NEEDS_OPERATOR = (
+    f"needs Perseid's extra `operator`, which is not installed in {sys.prefix}: pip install 'perseid[operator]'"
 )
 T = TypeVar("T")
 RunFile = Annotated[Path, typer.Argument(metavar="RUN.YAML", help="The file with the EvolutionRun.")]
@@ -179,7 +179,7 @@ def report(
     from perseid.cli.report import is_directory, report_directory
 
     if not is_directory(run):
-        _exit(exits.MISTAKE, f"there is no directory {run}. For a run in a cluster, {WITHOUT_CLUSTERS}")
+        _exit(exits.MISTAKE, f"there is no directory {run}; the report of a run in a cluster {NEEDS_OPERATOR}")
     written = _or_exit(lambda: report_directory(Path(run), output))
     Console().print(f"wrote {written}", highlight=False, markup=False, soft_wrap=True)
 
@@ -297,7 +297,7 @@ def _name(command: CommandInfo) -> str:
 
 
 def _absent(context: typer.Context) -> None:
-    _exit(exits.MISTAKE, f"`perseid {context.info_name}` speaks to clusters: {WITHOUT_CLUSTERS}")
+    _exit(exits.MISTAKE, f"`perseid {context.info_name}` speaks to clusters and {NEEDS_OPERATOR}")
 
 
 if os.environ.get("PERSEID_LOG") == "debug":
