@@ -113,7 +113,6 @@ def test_nothing_that_is_written_by_a_model_becomes_markup(tmp_path: Path) -> No
     assert "img" not in page.tags
     assert page.tags.count("script") == 1
     assert HOSTILE in page.text, "it is shown as it was written"
-    assert "49" not in re.findall(r"alert\(2\)[^<]{0,40}", html)
 
 
 def test_hostile_names_and_reasons_are_escaped_too(tmp_path: Path) -> None:

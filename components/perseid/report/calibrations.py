@@ -19,8 +19,8 @@ TITLES = {
     "plan-value": "value of a whole plan",
     "likelihood": "likelihood of a code answer",
     "ladder": "spoken score of a code answer, 0 to 10",
-    "self-verdict-before": "the learner's verdict on its answer, before it learned to judge",
-    "self-verdict-after": "the learner's verdict on its answer, after it learned to judge",
+    "self-verdict-before": "the learner's verdict on an answer to dev, before it learned to judge",
+    "self-verdict-after": "the learner's verdict on an answer to dev, after it learned to judge",
 }
 GUIDES = "step-value"
 """What a search goes by."""
