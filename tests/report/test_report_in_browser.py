@@ -143,6 +143,21 @@ def test_without_a_choice_the_systems_theme_holds(browser: webdriver.Chrome, sch
     assert (first > 128) == (scheme == "dark"), ink
 
 
+@pytest.mark.parametrize("theme", ["", "dark"])
+def test_a_page_is_printed_dark_on_light_whatever_the_screen_is(browser: webdriver.Chrome, theme: str) -> None:
+    browser.execute_cdp_cmd(
+        "Emulation.setEmulatedMedia",
+        {"media": "print", "features": [{"name": "prefers-color-scheme", "value": "dark"}]},
+    )
+    if theme:
+        browser.execute_script("document.documentElement.dataset.theme = arguments[0]", theme)
+    colours = [one(browser, "body").value_of_css_property(name) for name in ("color", "background-color")]
+    shown = visible(browser, "nav, button, .controls")
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "", "features": []})
+    assert colours == ["rgba(0, 0, 0, 1)", "rgba(255, 255, 255, 1)"]
+    assert shown == []
+
+
 def test_answers_are_shown_by_what_became_of_them(browser: webdriver.Chrome) -> None:
     every = len(visible(browser, "#g0-shown-samples > details"))
     choice = Select(one(browser, 'select[data-shows="g0-shown-samples"]'))
