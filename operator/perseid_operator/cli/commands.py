@@ -216,8 +216,8 @@ def report(
         if output is None:
             await print_report(_console(), access, seen, storage, as_json=as_json)
         else:
-            await write_page(access, seen, storage, output)
-            _say(f"wrote {output}")
+            missing = await write_page(access, seen, storage, output)
+            _say(f"wrote {output}. {missing}".rstrip(". "))
 
     _with_access(kubeconfig, context, work)
 

@@ -50,10 +50,13 @@ async def print_report(console: Console, access: Access, seen: SeenRun, storage:
     console.print(plain(source), soft_wrap=True)
 
 
-async def write_page(access: Access, seen: SeenRun, storage: str | None, output: Path) -> None:
-    """Write the HTML report of the run's files. Raises ClusterError where they cannot be read from here."""
+async def write_page(access: Access, seen: SeenRun, storage: str | None, output: Path) -> str:
+    """Write the HTML report of the run's files; returns what is to be said of generations that it lacks.
+
+    Raises ClusterError where the files cannot be read from here.
+    """
     run = seen.run()
-    status, _ = await whole_status(access, seen)
+    status, missing = await whole_status(access, seen)
     root = storage or storage_of(run, status)
     try:
         if root is None:
@@ -62,6 +65,7 @@ async def write_page(access: Access, seen: SeenRun, storage: str | None, output:
             write_report(run, status, directory, output)
     except (ResultsUnreachableError, DataError, RunnerError) as error:
         raise ClusterError(f"the report of {seen.name} cannot be written: {error}") from error
+    return missing
 
 
 def _from_files(run: EvolutionRun, status: EvolutionRunStatus, root: str | None) -> Summary:

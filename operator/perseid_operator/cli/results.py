@@ -14,7 +14,6 @@ from perseid.api.layout import RESULT, StorageError, attempt_key, is_remote, loc
 from perseid.api.result import StageResult
 from perseid.api.spec import EvolutionRun
 from perseid.api.status import EvolutionRunStatus
-from perseid.report.document import is_shown
 
 EVALUATIONS = "evaluations"
 
@@ -104,6 +103,8 @@ class ResultFiles:
             yield Path(scratch)
 
     def _page_keys(self, status: EvolutionRunStatus) -> Iterator[str]:
+        from perseid.report.document import is_shown  # `logs` reads files, too, and waits for no report
+
         for generation in status.generations:
             for attempt in generation.attempts:
                 yield from self._listed(f"{attempt_key(generation.index, attempt.number)}/", is_shown)
