@@ -13,6 +13,7 @@ from fabricated_stages import PROBLEMS, write_answers, write_manifest, write_met
 
 from perseid.api.base import replace
 from perseid.api.layout import Layout
+from perseid.api.result import MeanScore, StageScore, WinRate, parse_result
 from perseid.api.spec import EvolutionRun
 from perseid.api.status import EvolutionRunStatus
 from perseid.data.errors import DataError
@@ -250,3 +251,37 @@ def test_losses_of_different_kinds_have_plots_of_their_own(tmp_path: Path) -> No
     html = render(read(tmp_path, BOTH, status))
     assert html.count('aria-label="training loss, nats per answer token"') == 1
     assert html.count('<g class="line line-') == 2
+
+
+def test_what_a_judge_says_of_two_models_and_what_each_stage_changed_is_on_the_page(tmp_path: Path) -> None:
+    status = fabricate(tmp_path, BETTER)
+    layout = Layout(tmp_path, 0, 0)
+    write_meteor(layout)
+    result = parse_result(layout.result.read_bytes())
+    assert result.dev is not None
+    assert result.dev.gain is not None
+    win = WinRate(
+        set="dev",
+        criterion="accuracy",
+        questions=8,
+        unjudged=1,
+        won=0.5,
+        tied=0.25,
+        lost=0.25,
+        win_rate=0.625,
+        low=0.5,
+        high=0.75,
+    )
+    judged = MeanScore(set="dev", model="candidate", mean=6.5, low=6.0, high=7.0, scored=8, unscored=1)
+    stage = StageScore(stage="self-assessment", model_id="m", score=result.dev.parent, gain=result.dev.gain)
+    told = replace(result, wins=[win], judged=[judged], lineage=[stage])
+    layout.result.write_text(told.model_dump_json(by_alias=True))
+    page = Page(render(read(tmp_path, BOTH, status)))
+    for said in (
+        "50 / 25 / 25 %",
+        "62.5 % [50.0, 75.0]",
+        "+ 1 unjudged",
+        "6.50 [6.00, 7.00] of 10",
+        "+43.8 [+42.8, +44.8]",
+    ):
+        assert said in page.text, said

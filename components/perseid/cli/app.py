@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import logging
 import os
@@ -160,6 +161,8 @@ def run(
         view = LiveView(console, directory.path, accepted)
     else:
         view = LinesView(console, directory.path, accepted)
+    # What the end needs is loaded now: in hours, another version may be installed. `validate` need not wait for it.
+    importlib.import_module("perseid.report.render")
     status = _or_exit(lambda: _drive(accepted, directory, view))
     _report(accepted, directory, status, console, quiet=quiet, as_json=as_json)
     if status.phase is Phase.FAILED:
