@@ -23,6 +23,7 @@ from pathlib import Path
 import yaml
 
 from perseid.api.engine import EngineSpec
+from perseid.api.files import VERDICTS_AFTER, VERDICTS_BEFORE
 from perseid.api.layout import Layout
 from perseid.api.meteor import QuestionSet
 from perseid.data.jsonl import read_jsonl, write_jsonl
@@ -33,7 +34,6 @@ from perseid.engines.models import resolve_model
 from perseid.meteor.agreement import Agreement, AgreementChange, Estimate, agreement_change
 from perseid.meteor.critique import self_verdicts
 from perseid.meteor.records import JudgeRecord, SelfVerdictRecord
-from perseid.stages.self_assessment import AFTER, BEFORE
 
 EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "meteor-quickstart.yaml"
 UNTRAINED = "verdicts-untrained.jsonl"
@@ -93,7 +93,7 @@ async def _ask_untrained(held_out: Sequence[Question], stages: Sequence[Path]) -
     engine = await open_engine(model.path, model.model_id, EngineSpec.model_validate({"type": "transformers"}))
     try:
         for stage in unasked:
-            judged = [_judged(one) for one in read_jsonl(stage / BEFORE, SelfVerdictRecord)]
+            judged = [_judged(one) for one in read_jsonl(stage / VERDICTS_BEFORE, SelfVerdictRecord)]
             write_jsonl(stage / UNTRAINED, await self_verdicts(engine, held_out, judged))
     finally:
         await engine.close()
@@ -111,7 +111,7 @@ def _judged(one: SelfVerdictRecord) -> JudgeRecord:
 
 
 def _tell(title: str, stages: Sequence[Path]) -> None:
-    untrained, before, after = (list(_pooled(stages, name)) for name in (UNTRAINED, BEFORE, AFTER))
+    untrained, before, after = (list(_pooled(stages, name)) for name in (UNTRAINED, VERDICTS_BEFORE, VERDICTS_AFTER))
     by_stage, altogether = _change(before, after), _change(untrained, after)
     print(f"\n{title}: {by_stage.answers} answers to {len({one.question_id for one in before})} held-out questions")
     for name, measured in (

@@ -61,6 +61,7 @@ def test_a_killed_run_leaves_no_process_and_goes_on_to_its_end(tmp_path: Path) -
     summary = json.loads(first.stdout)
     assert summary["phase"] == "Completed"
     assert summary["promoted_generation"] is None
+    assert "<h1>tiny</h1>" in (root / "report.html").read_text()
     status = EvolutionRunStatus.model_validate_json((root / "status.json").read_bytes())
     (generation,) = status.generations
     assert generation.phase is GenerationPhase.SKIPPED

@@ -11,6 +11,7 @@ import pytest
 
 from perseid.api.attempt import Attempt
 from perseid.api.base import replace
+from perseid.api.files import DROPPED, PLANS, TREES
 from perseid.api.layout import JOURNAL, RESULT, Layout, may_be_taken_over, parts_in, read_stage_result
 from perseid.api.result import StageResult
 from perseid.api.spec import EvolutionRun
@@ -21,7 +22,6 @@ from perseid.stages import synthesize
 from perseid.stages.context import StageContext
 from perseid.stages.errors import StageError
 from perseid.stages.runtime import run_stage
-from perseid.stages.searching import DROPPED, PLANS, TREES
 from perseid.stages.shards import split_problems
 from tiny_run import build_model, problem
 

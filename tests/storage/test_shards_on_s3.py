@@ -11,6 +11,7 @@ import pytest
 from s3_server import S3Server
 
 from perseid.api.attempt import Attempt
+from perseid.api.files import DROPPED, PLANS, TREES
 from perseid.api.layout import RESULT, SCRATCH_DIRECTORY
 from perseid.api.result import StageResult
 from perseid.api.spec import EvolutionRun
@@ -21,7 +22,6 @@ from perseid.stages import synthesize
 from perseid.stages.context import ANYWHERE, StageContext
 from perseid.stages.errors import StageError
 from perseid.stages.runtime import run_stage
-from perseid.stages.searching import DROPPED, PLANS, TREES
 from perseid.stages.shards import split_problems
 from perseid.storage.objects import Objects
 

@@ -1,7 +1,8 @@
-"""The commands: run, validate, compile, plan; and those that plugins bring."""
+"""The commands: run, validate, compile, plan, report; and those that plugins bring."""
 
 from __future__ import annotations
 
+import importlib
 import json
 import logging
 import os
@@ -16,6 +17,7 @@ from uuid import UUID
 
 import typer
 from rich.console import Console
+from typer.models import CommandInfo
 
 from perseid import __version__
 from perseid.api.errors import RunFileError
@@ -44,9 +46,13 @@ app = typer.Typer(
 
 LOG_WIDTH = 140
 PLUGINS = "perseid.commands"
-"""Entry points of this group are typer apps: their commands become commands of `perseid`."""
+"""Entry points of this group are typer apps: their commands become commands of `perseid`, in place of ours of the same
+name: the operator's `report` knows runs in clusters beside those in directories."""
 CLUSTER_COMMANDS = ("get", "describe", "logs", "suspend", "resume", "approve", "report")
-"""What the extra `operator` brings."""
+"""What the extra `operator` brings; `report` is ours as well, for directories."""
+NEEDS_OPERATOR = (
+    f"needs Perseid's extra `operator`, which is not installed in {sys.prefix}: pip install 'perseid[operator]'"
+)
 T = TypeVar("T")
 RunFile = Annotated[Path, typer.Argument(metavar="RUN.YAML", help="The file with the EvolutionRun.")]
 
@@ -155,12 +161,30 @@ def run(
         view = LiveView(console, directory.path, accepted)
     else:
         view = LinesView(console, directory.path, accepted)
+    # What the end needs is loaded now: in hours, another version may be installed. `validate` need not wait for it.
+    importlib.import_module("perseid.report.render")
     status = _or_exit(lambda: _drive(accepted, directory, view))
     _report(accepted, directory, status, console, quiet=quiet, as_json=as_json)
     if status.phase is Phase.FAILED:
         raise typer.Exit(exits.FAILED)
     if not status.phase.is_terminal:
         raise typer.Exit(exits.SUSPENDED)
+
+
+@app.command()
+def report(
+    run: Annotated[str, typer.Argument(metavar="DIRECTORY", help="A run's directory, for example runs/NAME.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The file to write. Default: report.html in the directory.")
+    ] = None,
+) -> None:
+    """Write the report of a run, one HTML file, whether the run goes on or not."""
+    from perseid.cli.report import is_directory, report_directory
+
+    if not is_directory(run):
+        _exit(exits.MISTAKE, f"there is no directory {run}; the report of a run in a cluster {NEEDS_OPERATOR}")
+    written = _or_exit(lambda: report_directory(Path(run), output))
+    Console().print(f"wrote {written}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _drive(accepted: EvolutionRun, directory: RunDirectory, view: View) -> EvolutionRunStatus:
@@ -201,8 +225,27 @@ def _report(
         print(json.dumps(summary.to_dict(), indent=2))  # noqa: T201  # the command's answer
     elif not quiet:
         print_summary(console, summary)
+    _write_page(accepted, directory, status, console, quiet=quiet or as_json)
     if status.phase is Phase.FAILED and not as_json:
         Console(stderr=True).print(f"error: {summary.message}", style="red", highlight=False, markup=False)
+
+
+def _write_page(
+    accepted: EvolutionRun, directory: RunDirectory, status: EvolutionRunStatus, console: Console, *, quiet: bool
+) -> None:
+    from perseid.cli.report import REPORT, write_report
+
+    try:
+        page = write_report(accepted, status, directory.path, directory.path / REPORT)
+    except (RunnerError, DataError) as error:
+        # What the run came to stands, and its exit code says that; the report can be made again.
+        again = f"`perseid report {directory.path}` writes it when that is mended"
+        Console(stderr=True).print(
+            f"there is no report: {error}; {again}", highlight=False, markup=False, soft_wrap=True
+        )
+        return
+    if not quiet:
+        console.print(f"Report: {page}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _console() -> Console:
@@ -241,8 +284,10 @@ def add_plugins(to: typer.Typer) -> None:
         except ImportError as error:
             logging.getLogger(__name__).debug("the plugin %s cannot be loaded: %s", plugin.value, error)
             continue
+        brought = {_name(command) for command in commands.registered_commands}
+        to.registered_commands[:] = [one for one in to.registered_commands if _name(one) not in brought]
         to.registered_commands.extend(commands.registered_commands)
-    there = {command.name or getattr(command.callback, "__name__", "") for command in to.registered_commands}
+    there = {_name(command) for command in to.registered_commands}
     for name in CLUSTER_COMMANDS:
         if name not in there:
             to.command(name, hidden=True, context_settings={"ignore_unknown_options": True, "allow_extra_args": True})(
@@ -250,12 +295,12 @@ def add_plugins(to: typer.Typer) -> None:
             )
 
 
+def _name(command: CommandInfo) -> str:
+    return str(command.name or getattr(command.callback, "__name__", ""))
+
+
 def _absent(context: typer.Context) -> None:
-    _exit(
-        exits.MISTAKE,
-        f"`perseid {context.info_name}` speaks to clusters and needs Perseid's extra `operator`, which is not installed"
-        f" in {sys.prefix}: pip install 'perseid[operator]'",
-    )
+    _exit(exits.MISTAKE, f"`perseid {context.info_name}` speaks to clusters and {NEEDS_OPERATOR}")
 
 
 if os.environ.get("PERSEID_LOG") == "debug":

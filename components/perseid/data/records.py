@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -165,3 +165,16 @@ class Dropped(Record):
     problem_id: str
     reason: str
     detail: str = ""
+
+
+class TreeRecord(Record):
+    """A finished search, whole: nodes with visits, values, evidence and reflections."""
+
+    problem_id: str
+    stop_reason: str
+    solved: bool | None
+    failure: str | None
+    paths: tuple[dict[str, Any], ...]
+    """Steps and value, the best first."""
+    counts: dict[str, int]
+    tree: dict[str, Any]

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from perseid.api.files import SCORES
 from perseid.api.layout import RESULT, Layout
 from perseid.api.reasons import ConditionType
 from perseid.api.result import GenerationResult, MeanScore, ResultError, StageUsage, WinRate, parse_result
@@ -189,7 +190,7 @@ def _sets(
     base_id = results[0].parent_model_id
     promoted = status.promoted
     promoted_id = None if promoted is None or promoted.is_base else promoted.model_id
-    store = _store(Layout(root, 0, 0).evaluations)
+    store = evaluation_store(root)
     summaries = []
     for title, decides in _titles(run.spec):
         base = store.get((title, base_id))
@@ -210,12 +211,19 @@ def _titles(spec: EvolutionRunSpec) -> list[tuple[str, bool]]:
     return sorted(titles, key=lambda one: not one[1])
 
 
-def _store(directory: Path) -> dict[tuple[str, str | None], EvaluationResult]:
-    found: dict[tuple[str, str | None], EvaluationResult] = {}
-    for path in sorted(directory.glob("*/scores.json")):
-        result = EvaluationResult.model_validate_json(path.read_bytes())
-        found[result.set_name, result.model_id] = result
-    return found
+def evaluation_places(root: Path) -> dict[tuple[str, str | None], Path]:
+    """Where the scores below a run's root lie, by title of the set and id of the model."""
+    return {(one.set_name, one.model_id): place for place, one in _evaluations(root)}
+
+
+def evaluation_store(root: Path) -> dict[tuple[str, str | None], EvaluationResult]:
+    """All scores below a run's root, by title of the set and id of the model."""
+    return {(one.set_name, one.model_id): one for _, one in _evaluations(root)}
+
+
+def _evaluations(root: Path) -> Iterator[tuple[Path, EvaluationResult]]:
+    for path in sorted(Layout(root, 0, 0).evaluations.glob(f"*/{SCORES}")):
+        yield path.parent, EvaluationResult.model_validate_json(path.read_bytes())
 
 
 def _set(run: EvolutionRun, decides: bool, base: EvaluationResult, promoted: EvaluationResult | None) -> SetSummary:

@@ -134,6 +134,20 @@ class RunDirectory:
             self.write_status(EvolutionRunStatus(uid=str(uuid.uuid4())))
         return _read(status_file, EvolutionRunStatus)
 
+    def recorded(self) -> tuple[EvolutionRun, EvolutionRunStatus]:
+        """The run as it was accepted, and its status, whether it goes on or not.
+
+        Raises RunnerError where the directory holds no run.
+        """
+        files = (self.path / RUN_FILE, self.path / STATUS_FILE)
+        missing = next((file for file in files if not file.is_file()), None)
+        if missing is not None:
+            raise RunnerError(
+                f"{self.path} is no run's directory: there is no {missing.name} in it; name one that `perseid run` has"
+                " made below its --runs-dir, for example runs/NAME"
+            )
+        return _read(files[0], EvolutionRun), _read(files[1], EvolutionRunStatus)
+
     def start_model(self, run: EvolutionRun) -> StartModel | None:
         """The best model of the run beside this one that the spec names, if it names one.
 

@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from perseid.api.attempt import Attempt
+from perseid.api.files import DROPPED, YIELD
 from perseid.api.layout import Layout
 from perseid.api.result import GenerationResult, Score, StageResult, YieldCounts, parse_result
 from perseid.api.stages import SHARDED_STAGE, StageName
 from perseid.data.jsonl import read_jsonl
 from perseid.data.records import Dropped
 from perseid.report.page import generation_page
-from perseid.stages.yields import DROPPED, YIELD, count_yield
+from perseid.stages.yields import count_yield
 from perseid.storage.stage import StageStorage
 from perseid.training.manifest import MANIFEST_NAME, ModelManifest
 

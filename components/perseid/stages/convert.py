@@ -12,6 +12,7 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 
+from perseid.api.files import CANDIDATES, DROPPED, PLANS, SAMPLES, YIELD
 from perseid.api.layout import JOURNAL
 from perseid.api.problems import ProblemsSpec
 from perseid.api.result import StageResult, StageUsage
@@ -32,11 +33,9 @@ from perseid.stages.coder import Coder, read_code
 from perseid.stages.context import ANYWHERE, StageContext
 from perseid.stages.gate import Sorted, sort_candidates
 from perseid.stages.models import open_evaluator, open_policy
-from perseid.stages.searching import PLANS
 from perseid.stages.spending import stage_usage
-from perseid.stages.yields import DROPPED, SAMPLES, YIELD
 
-CANDIDATES, DECONTAMINATION, CALIBRATION = "candidates.jsonl", "decontamination.json", "calibration.json"
+DECONTAMINATION, CALIBRATION = "decontamination.json", "calibration.json"
 
 
 async def run(context: StageContext) -> StageResult:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
+from perseid.api.files import YIELD
 from perseid.api.layout import RESULT, read_stage_result
 from perseid.api.result import (
     Gain,
@@ -34,7 +35,7 @@ from perseid.stages.models import resolve_start_model
 from perseid.stages.retention import delete_superseded_models
 from perseid.stages.scoring import ScoredSet, fetch_scores, score_model, scored_sets
 from perseid.stages.spending import recorded_usage
-from perseid.stages.yields import YIELD, add_yields
+from perseid.stages.yields import add_yields
 
 ALL_DEV = "all-dev"
 """What the dev sets of several methods are called where they decide together."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import shutil
 
+from perseid.api.files import SAMPLES
 from perseid.api.result import StageResult
 from perseid.data.jsonl import read_jsonl
 from perseid.data.records import TrainingSample
 from perseid.stages.context import StageContext
 from perseid.stages.lineage import MODEL, WORK, resolve_base_model
 from perseid.stages.training import train_on_samples
-from perseid.stages.yields import SAMPLES
 
 
 async def run(context: StageContext) -> StageResult:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from perseid.api.files import ROUNDS, TRIAL
 from perseid.data.jsonl import write_json
 from perseid.data.records import Record
 from perseid.engines.journal import Journal
@@ -25,8 +26,6 @@ from perseid.stages.lineage import MODEL, WORK, BaseModel, commit_model
 from perseid.stages.models import StageModel, open_model
 from perseid.stages.scoring import ScoredSet, Verify, fetch_scores, score_engine
 from perseid.training.job import TrainingResult
-
-ROUNDS, TRIAL = "rounds", "trial.json"
 
 Train = Callable[[BaseModel, Path, Path], Awaitable[TrainingResult]]
 """From a base to a model: base, output directory, work directory. Made again after a kill, it goes on."""

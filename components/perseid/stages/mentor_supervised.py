@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 
+from perseid.api.files import DROPPED, GUIDELINES, SAMPLES, YIELD
 from perseid.api.layout import JOURNAL
 from perseid.api.result import StageResult
 from perseid.data.jsonl import write_json, write_jsonl
@@ -21,9 +22,7 @@ from perseid.stages.questions import TrainQuestions, train_questions
 from perseid.stages.roles import open_mentor_model
 from perseid.stages.spending import open_budget, recorded_usage
 from perseid.stages.training import train_on_samples
-from perseid.stages.yields import DROPPED, SAMPLES, YIELD, count_yield, dropped_metrics
-
-GUIDELINES = "guidelines.jsonl"
+from perseid.stages.yields import count_yield, dropped_metrics
 
 
 async def run(context: StageContext) -> StageResult:

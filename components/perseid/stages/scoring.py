@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from perseid.api.files import ANSWERS, SCORES
 from perseid.api.layout import JOURNAL
 from perseid.data.jsonl import read_jsonl, write_json, write_jsonl
 from perseid.data.problems import load_problems
@@ -28,9 +29,6 @@ from perseid.stages.models import StageModel, open_model
 from perseid.stages.questions import evaluation_questions
 from perseid.stages.roles import Judges, open_judges
 from perseid.stages.spending import open_budget
-
-ANSWERS = "answers.jsonl"
-SCORES = "scores.json"
 
 
 @dataclass(frozen=True, slots=True)

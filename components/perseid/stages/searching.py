@@ -9,12 +9,12 @@ import contextlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
+from perseid.api.files import DROPPED, PLANS, TREES
 from perseid.api.layout import JOURNAL
 from perseid.api.result import StageResult, StageUsage
 from perseid.data.jsonl import write_jsonl
-from perseid.data.records import Dropped, Plan, Problem, Record
+from perseid.data.records import Dropped, Plan, Problem, TreeRecord
 from perseid.engines.journal import Journal
 from perseid.sandbox.pool import Sandbox
 from perseid.search.build import build_search
@@ -26,21 +26,6 @@ from perseid.stages.coder import Coder
 from perseid.stages.context import StageContext
 from perseid.stages.models import open_evaluator, open_policy
 from perseid.stages.spending import stage_usage
-
-TREES, PLANS, DROPPED = "trees.jsonl", "plans.jsonl", "dropped.jsonl"
-
-
-class TreeRecord(Record):
-    """A finished search, whole: nodes with visits, values, evidence and reflections."""
-
-    problem_id: str
-    stop_reason: str
-    solved: bool | None
-    failure: str | None
-    paths: tuple[dict[str, Any], ...]
-    """Steps and value, the best first."""
-    counts: dict[str, int]
-    tree: dict[str, Any]
 
 
 async def search_problems(context: StageContext, problems: Sequence[Problem]) -> StageResult:

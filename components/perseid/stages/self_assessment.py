@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from perseid.api.files import AGREEMENT, ASSESSMENTS, DROPPED, SAMPLES, VERDICTS_AFTER, VERDICTS_BEFORE, YIELD
 from perseid.api.layout import JOURNAL
 from perseid.api.result import StageResult
 from perseid.data.jsonl import read_jsonl, write_json, write_jsonl
@@ -37,11 +38,8 @@ from perseid.stages.roles import Judges, open_judges
 from perseid.stages.scoring import answers_of, question_sets, verifier
 from perseid.stages.spending import open_budget, recorded_usage
 from perseid.stages.training import train_on_samples
-from perseid.stages.yields import DROPPED, SAMPLES, YIELD, count_yield, dropped_metrics
+from perseid.stages.yields import count_yield, dropped_metrics
 from perseid.training.job import TrainingResult
-
-ASSESSMENTS, AGREEMENT = "assessments.jsonl", "agreement.json"
-BEFORE, AFTER = "verdicts-before.jsonl", "verdicts-after.jsonl"
 
 
 async def run(context: StageContext) -> StageResult:
@@ -183,8 +181,8 @@ def _write(
     write_jsonl(directory / SAMPLES, assessed.pool)
     write_jsonl(directory / DROPPED, quarantine)
     write_json(directory / YIELD, count_yield(len(assessed.pool), quarantine))
-    write_jsonl(directory / BEFORE, before)
-    write_jsonl(directory / AFTER, after)
+    write_jsonl(directory / VERDICTS_BEFORE, before)
+    write_jsonl(directory / VERDICTS_AFTER, after)
     write_json(directory / AGREEMENT, change)
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from perseid.api.files import ANSWERS, DROPPED, PAIRS, TURNS, YIELD
 from perseid.api.layout import JOURNAL
 from perseid.api.result import StageResult
 from perseid.data.jsonl import write_json, write_jsonl
@@ -29,10 +30,8 @@ from perseid.stages.roles import open_judges
 from perseid.stages.scoring import question_sets, verifier
 from perseid.stages.spending import open_budget, recorded_usage
 from perseid.stages.training import train_on_pairs
-from perseid.stages.yields import DROPPED, YIELD, count_yield, dropped_metrics
+from perseid.stages.yields import count_yield, dropped_metrics
 from perseid.training.job import TrainingResult
-
-TURNS, PAIRS, ANSWERS = "turns", "pairs.jsonl", "answers.jsonl"
 
 
 async def run(context: StageContext) -> StageResult:

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from perseid.api.files import DROPPED, PLANS, TREES
 from perseid.api.layout import JOURNAL, RESULT, read_stage_result
 from perseid.api.result import StageResult, StageUsage
 from perseid.api.stages import shard_name
@@ -20,7 +21,6 @@ from perseid.data.records import Problem
 from perseid.engines.journal import Journal, read_journal
 from perseid.stages.context import StageContext
 from perseid.stages.errors import StageError
-from perseid.stages.searching import DROPPED, PLANS, TREES
 
 
 def split_problems(problems: Sequence[Problem], shards: int) -> list[list[Problem]]:

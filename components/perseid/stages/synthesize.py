@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 
+from perseid.api.files import TREES
 from perseid.api.result import StageResult
 from perseid.data.problems import load_problems
 from perseid.stages.context import ANYWHERE, StageContext
 from perseid.stages.errors import StageError
-from perseid.stages.searching import TREES, search_problems
+from perseid.stages.searching import search_problems
 from perseid.stages.shards import join_shards, split_problems
 
 

@@ -8,9 +8,6 @@ from collections.abc import Iterable
 from perseid.api.result import YieldCounts
 from perseid.data.records import Dropped
 
-SAMPLES, DROPPED, YIELD = "samples.jsonl", "dropped.jsonl", "yield.json"
-"""Files of every stage that makes training data."""
-
 
 def count_yield(kept: int, dropped: Iterable[Dropped]) -> YieldCounts:
     """kept + dropped by reason = total."""

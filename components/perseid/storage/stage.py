@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from perseid.api.files import SCORES
 from perseid.api.layout import RESULT, Layout, StorageError, may_be_taken_over
 from perseid.api.result import StageResult
 from perseid.api.stages import LAST_STAGE
@@ -19,7 +20,6 @@ from perseid.storage.scratch import prepare_scratch
 
 log = logging.getLogger(__name__)
 
-SCORES = "scores.json"
 FINISH_SECONDS = 300.0
 """How long the last push is tried, over and above what each request is."""
 PAUSE_SECONDS = 3.0

@@ -179,21 +179,58 @@ def approve(
 
 @commands.command()
 def report(
-    name: Name,
+    run: Annotated[
+        str, typer.Argument(metavar="DIRECTORY|NAME", help=f"A run's directory on this machine, or the {KIND}.")
+    ],
     namespace: Namespace = None,
     storage: Storage = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON, and nothing else.")] = False,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", help="Write the report as an HTML file. Default for a directory: report.html in it."
+        ),
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Of a run in a cluster: print the report as JSON, and nothing else.")
+    ] = False,
     context: Context = None,
     kubeconfig: Kubeconfig = None,
 ) -> None:
-    """Show what came out of a run: the page that `perseid run` prints at its end."""
+    """Show what came out of a run: of one in a cluster, the page that `perseid run` prints at its end; of a directory,
+    and with --output, one HTML file with scores, search trees, answers and the calibration of its evaluators.
+    """
+    from perseid.cli.report import is_directory
+
+    if is_directory(run):
+        if (namespace, storage, context, kubeconfig) != (None, None, None, None) or as_json:
+            _exit(f"{run} is a directory: of the options, --output alone goes with it; the others are for clusters")
+        _report_directory(Path(run), output)
+        return
+    if output is not None and as_json:
+        _exit("--output writes HTML and --json prints JSON; give one of them")
 
     async def work(access: Access) -> None:
-        from perseid_operator.cli.report import print_report
+        from perseid_operator.cli.report import print_report, write_page
 
-        await print_report(_console(), access, await _seen(access, namespace, name), storage, as_json=as_json)
+        seen = await _seen(access, namespace, run)
+        if output is None:
+            await print_report(_console(), access, seen, storage, as_json=as_json)
+        else:
+            missing = await write_page(access, seen, storage, output)
+            _say(f"wrote {output}. {missing}".rstrip(". "))
 
     _with_access(kubeconfig, context, work)
+
+
+def _report_directory(directory: Path, output: Path | None) -> None:
+    from perseid.cli.report import report_directory
+    from perseid.data.errors import DataError
+    from perseid.runner.errors import RunnerError
+
+    try:
+        _say(f"wrote {report_directory(directory, output)}")
+    except (RunnerError, DataError) as error:
+        _exit(str(error))
 
 
 async def _seen(access: Access, namespace: str | None, name: str) -> SeenRun:

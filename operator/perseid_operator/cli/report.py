@@ -1,18 +1,25 @@
-"""`perseid report`: from the run's result files where they can be read, else from its status; it says which."""
+"""`perseid report NAME`: from the run's result files where they can be read, else from its status; it says which.
+
+The HTML page needs the files: without them there are no trees and no answers to show.
+"""
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from perseid.api.spec import EvolutionRun
 from perseid.api.status import EvolutionRunStatus
+from perseid.cli.report import write_report
 from perseid.cli.tables import print_summary
 from perseid.data.errors import DataError
 from perseid.report.summary import Summary, summarise
+from perseid.runner.errors import RunnerError
 from perseid_operator.cli.access import Access
+from perseid_operator.cli.errors import ClusterError
 from perseid_operator.cli.history import whole_status
 from perseid_operator.cli.results import ResultFiles, ResultsUnreachableError, storage_of
 from perseid_operator.cli.runs import SeenRun
@@ -41,6 +48,24 @@ async def print_report(console: Console, access: Access, seen: SeenRun, storage:
     else:
         print_summary(console, summary)
     console.print(plain(source), soft_wrap=True)
+
+
+async def write_page(access: Access, seen: SeenRun, storage: str | None, output: Path) -> str:
+    """Write the HTML report of the run's files; returns what is to be said of generations that it lacks.
+
+    Raises ClusterError where the files cannot be read from here.
+    """
+    run = seen.run()
+    status, missing = await whole_status(access, seen)
+    root = storage or storage_of(run, status)
+    try:
+        if root is None:
+            raise ResultsUnreachableError("nothing says where the run's files are; name the place with --storage")
+        with ResultFiles(root).for_page(status) as directory:
+            write_report(run, status, directory, output)
+    except (ResultsUnreachableError, DataError, RunnerError) as error:
+        raise ClusterError(f"the report of {seen.name} cannot be written: {error}") from error
+    return missing
 
 
 def _from_files(run: EvolutionRun, status: EvolutionRunStatus, root: str | None) -> Summary:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -79,11 +79,22 @@ class ResultFiles:
     @contextlib.contextmanager
     def for_report(self, status: EvolutionRunStatus) -> Iterator[Path]:
         """A directory with what a report needs of the generations in the status, for as long as the context lasts."""
+        with self._copied(lambda: self._report_keys(status)) as directory:
+            yield directory
+
+    @contextlib.contextmanager
+    def for_page(self, status: EvolutionRunStatus) -> Iterator[Path]:
+        """The same with everything that the HTML report shows: trees, answers and verdicts, but no weights."""
+        with self._copied(lambda: self._page_keys(status)) as directory:
+            yield directory
+
+    @contextlib.contextmanager
+    def _copied(self, keys: Callable[[], Iterator[str]]) -> Iterator[Path]:
         if self._directory is not None:
             yield self._directory
             return
         with tempfile.TemporaryDirectory(prefix="perseid-report-") as scratch:
-            for key in self._report_keys(status):
+            for key in keys():
                 content = self.read(key)
                 if content is not None:
                     path = Path(scratch) / key
@@ -91,19 +102,27 @@ class ResultFiles:
                     path.write_bytes(content)
             yield Path(scratch)
 
+    def _page_keys(self, status: EvolutionRunStatus) -> Iterator[str]:
+        from perseid.report.document import is_shown  # `logs` reads files, too, and waits for no report
+
+        for generation in status.generations:
+            for attempt in generation.attempts:
+                yield from self._listed(f"{attempt_key(generation.index, attempt.number)}/", is_shown)
+        yield from self._listed(f"{EVALUATIONS}/", is_shown)
+
+    def _listed(self, prefix: str, wanted: Callable[[str], bool]) -> Iterator[str]:
+        import obstore
+
+        with self._explained():
+            for page in obstore.list(self._store, prefix=prefix):
+                yield from (entry["path"] for entry in page if wanted(entry["path"]))
+
     def _report_keys(self, status: EvolutionRunStatus) -> Iterator[str]:
         for generation in status.generations:
             for attempt in generation.attempts:
                 if generation.result is not None and attempt.run_id == generation.result.run_id:
                     yield f"{attempt_key(generation.index, attempt.number)}/{RESULT}"
-        import obstore
-
-        with self._explained():
-            for page in obstore.list(self._store, prefix=EVALUATIONS):
-                for entry in page:
-                    parts = entry["path"].split("/")
-                    if len(parts) == 3 and parts[-1] == "scores.json":
-                        yield entry["path"]
+        yield from self._listed(f"{EVALUATIONS}/", lambda key: key.count("/") == 2 and key.endswith("/scores.json"))
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:

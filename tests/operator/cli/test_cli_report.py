@@ -18,6 +18,7 @@ from perseid.api.layout import Layout
 from perseid.cli import exits
 from perseid.cli.tables import print_summary
 from perseid.evaluation.scores import EvaluationResult, PassAtK, ProblemScore
+from perseid.report.document import is_shown
 from perseid.report.summary import summarise
 from perseid_operator.cli.runs import seen_run
 
@@ -118,6 +119,65 @@ def test_files_in_a_bucket_give_the_same_page(
     assert result.exit_code == exits.OK, result.output
     assert result.stdout.startswith(page(run, reader / "runs" / "small"))
     assert "Made from the result files in s3://models/runs/small." in result.stdout
+
+
+def write_stage(root: Path) -> None:
+    """A stage that has made training data, with what a report shows and what it must not ask for."""
+    stage = Layout(root, 0, 0).stage("convert")
+    (stage / "model").mkdir(parents=True)
+    (stage / "yield.json").write_text(json.dumps({"total": 5, "kept": 3, "dropped": {"tests-failed": 2}}))
+    (stage / "model" / "model.safetensors").write_bytes(b"weights")
+
+
+@pytest.mark.parametrize("place", ["directory", "bucket"])
+def test_the_html_report_of_a_run_in_a_cluster_is_made_of_its_files(
+    api: StandInApi, perseid: Perseid, reader: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    files = reader / "runs" / "small"
+    uri = str(files) if place == "directory" else "s3://models/runs/small"
+    api.put(finished(files, uri).object())
+    write_stage(files)
+    with StandInBucket(reader) as bucket:
+        monkeypatch.setenv("AWS_ENDPOINT", bucket.url)
+        result = perseid("report", "small", "-o", tmp_path / "page.html")
+    assert result.exit_code == exits.OK, result.output
+    html = (tmp_path / "page.html").read_text()
+    assert "<h1>small</h1>" in html
+    assert "convert: kept 3 of 5" in html
+    assert "68.8 % [34.4, 84.4]" in html
+
+
+def test_weights_and_journals_are_not_fetched_for_a_report() -> None:
+    attempt = "generations/000/attempts/0"
+    for shown in (
+        "synthesize/trees.jsonl",
+        "finetune/model/perseid-model.json",
+        "self-assessment/rounds/001/trial.json",
+    ):
+        assert is_shown(f"{attempt}/{shown}"), shown
+    for other in (
+        "finetune/model/model.safetensors",
+        "finetune/model/config.json",
+        "finetune/work/checkpoint/state.json",
+        "synthesize/journal.jsonl",
+        "self-assessment/judge.jsonl",
+        "synthesize/.perseid-index.json",
+        "log.txt",
+    ):
+        assert not is_shown(f"{attempt}/{other}"), other
+
+
+def test_without_files_there_is_no_html_report_and_none_is_made_of_the_status(
+    api: StandInApi, perseid: Perseid, tmp_path: Path
+) -> None:
+    api.put(finished(tmp_path / "files", "s3://elsewhere/small").object())
+    result = perseid("report", "small", "-o", tmp_path / "page.html", "--storage", tmp_path / "absent")
+    assert result.exit_code == exits.MISTAKE
+    assert "the report of small cannot be written" in result.stderr
+    assert not (tmp_path / "page.html").exists()
+    result = perseid("report", "small", "-o", tmp_path / "page.html", "--json")
+    assert result.exit_code == exits.MISTAKE
+    assert "give one of them" in result.stderr
 
 
 def test_without_the_buckets_key_the_status_is_reported_and_the_reason_told(

@@ -1,0 +1,214 @@
+"""Search trees as a page shows them: bounded, with the outcome of each path, and how well each score foretold it."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from perseid.api.files import TREES
+from perseid.data.errors import DataError
+from perseid.data.records import TreeRecord
+from perseid.evaluation.calibration import Observation
+from perseid.report.files import read_records, spread
+from perseid.search.tree import Node, Tree
+
+NODES_SHOWN = 60
+"""Of one tree: those of its plans first, then the most visited."""
+
+Steps = tuple[str, ...]
+Outcome = tuple[int, int]
+"""Answers that passed, and answers with a verdict."""
+
+
+@dataclass(slots=True)
+class NodeView:
+    """A step, and those that follow it."""
+
+    id: int
+    """Of the tree's node; 0 is the root."""
+    step: str
+    visits: int
+    value: float | None
+    score: float | None
+    logprob: float | None
+    """Per token, natural logarithm."""
+    reflection: str | None
+    terminal: str | None
+    simulated: bool
+    evidence: dict[str, float | str | None]
+    best: bool
+    """On the best path."""
+    outcome: Outcome | None
+    """Of the answers that were made from the path that ends here; None where there are none."""
+    children: list[NodeView] = field(default_factory=list)
+    left_out: int = 0
+    """Children that are not shown."""
+
+
+@dataclass(frozen=True, slots=True)
+class TreeView:
+    """One problem's search."""
+
+    problem_id: str
+    question: str
+    stop_reason: str
+    solved: bool | None
+    failure: str | None
+    nodes: int
+    """Steps of the whole tree."""
+    shown: int
+    depth: int
+    counts: dict[str, int]
+    outcome: Outcome | None
+    """Of all answers to the problem."""
+    root: NodeView
+    best_path: list[str]
+
+
+@dataclass(slots=True)
+class SearchView:
+    """A generation's searches."""
+
+    trees: int = 0
+    nodes: int = 0
+    stopped: Counter[str] = field(default_factory=Counter)
+    shown: list[TreeView] = field(default_factory=list)
+    observations: dict[str, list[Observation]] = field(default_factory=lambda: defaultdict(list))
+    """Scores of steps against the verdicts on the answers that were made from them, by what gave the score."""
+
+
+def read_search(stage: Path, outcomes: Mapping[str, Mapping[Steps, Sequence[bool]]], most: int) -> SearchView | None:
+    """The searches of a synthesize stage's directory, with at most `most` trees in them; None before it has ended.
+
+    `outcomes` are verdicts by problem and plan. Raises DataError.
+    """
+    path = stage / TREES
+    if not path.exists():
+        return None
+    view = SearchView()
+    chosen = _chosen((one.problem_id for one in read_records(path, TreeRecord)), outcomes, most)
+    for record in read_records(path, TreeRecord):
+        try:
+            tree = Tree.from_dict(record.tree)
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(f"{path}: the tree of {record.problem_id} cannot be read: {error}") from error
+        view.trees += 1
+        view.nodes += len(tree.nodes) - 1
+        view.stopped[record.stop_reason] += 1
+        ends = {steps: _find(tree, steps) for steps in outcomes.get(record.problem_id, {})}
+        _observe(view, record, tree, ends, outcomes)
+        if record.problem_id in chosen:
+            view.shown.append(_view(record, tree, ends, outcomes.get(record.problem_id, {})))
+    return view
+
+
+def _chosen(
+    problems: Iterable[str], outcomes: Mapping[str, Mapping[Steps, Sequence[bool]]], most: int
+) -> frozenset[str]:
+    """Problems whose trees are shown: as many solved ones as others, as far as there are both."""
+    groups: dict[bool, list[str]] = {True: [], False: []}
+    for problem in problems:
+        groups[any(map(any, outcomes.get(problem, {}).values()))].append(problem)
+    solved = min(len(groups[True]), max(most - len(groups[False]), most // 2))
+    return frozenset([*spread(groups[True], solved), *spread(groups[False], most - solved)])
+
+
+def _find(tree: Tree, steps: Sequence[str]) -> Node | None:
+    """Where a path of these steps ends; None where the tree has none."""
+    node = tree.root
+    for step in steps:
+        found = next((child for child in tree.children(node) if child.step == step), None)
+        if found is None:
+            return None
+        node = found
+    return node if steps else None
+
+
+def _observe(
+    view: SearchView,
+    record: TreeRecord,
+    tree: Tree,
+    ends: Mapping[Steps, Node | None],
+    outcomes: Mapping[str, Mapping[Steps, Sequence[bool]]],
+) -> None:
+    for steps, end in ends.items():
+        if end is None:
+            continue
+        for node in tree.lineage(end):
+            scores = {"step-value": node.value, "step-score": node.score, "step-likelihood": _per_token(node)}
+            for right in outcomes[record.problem_id][steps]:
+                for name, score in scores.items():
+                    view.observations[name].append(Observation(record.problem_id, score, right))
+
+
+def _view(
+    record: TreeRecord,
+    tree: Tree,
+    ends: Mapping[Steps, Node | None],
+    outcomes: Mapping[Steps, Sequence[bool]],
+) -> TreeView:
+    best = _find(tree, [str(step) for step in record.paths[0]["steps"]]) if record.paths else None
+    path = [] if best is None else tree.lineage(best)
+    shown = _shown(tree, [*path, *(node for end in ends.values() if end is not None for node in tree.lineage(end))])
+    verdicts: dict[int, list[bool]] = defaultdict(list)
+    for steps, end in ends.items():
+        if end is not None:
+            verdicts[end.id] += outcomes[steps]
+    on_path = {node.id for node in path}
+    views: dict[int, NodeView] = {}
+    for node in tree.nodes:  # a parent comes before its children
+        if node.id not in shown:
+            continue
+        views[node.id] = one = NodeView(
+            id=node.id,
+            step=node.step,
+            visits=node.visits,
+            value=node.value,
+            score=node.score,
+            logprob=_per_token(node),
+            reflection=node.reflection,
+            terminal=node.terminal,
+            simulated=node.simulated,
+            evidence=node.evidence,
+            best=node.id in on_path,
+            outcome=outcome_of(verdicts.get(node.id, ())),
+            left_out=sum(1 for child in node.children if child not in shown),
+        )
+        if node.parent is not None:
+            views[node.parent].children.append(one)
+    return TreeView(
+        problem_id=record.problem_id,
+        question=tree.question,
+        stop_reason=record.stop_reason,
+        solved=record.solved,
+        failure=record.failure,
+        nodes=len(tree.nodes) - 1,
+        shown=len(shown) - 1,
+        depth=max(node.depth for node in tree.nodes),
+        counts=record.counts,
+        outcome=outcome_of([right for each in outcomes.values() for right in each]),
+        root=views[0],
+        best_path=[node.step for node in path],
+    )
+
+
+def _shown(tree: Tree, first: Sequence[Node]) -> set[int]:
+    """Nodes to show, each with all that it stands on; the root is always one of them."""
+    shown = {0}
+    rest = sorted(tree.nodes[1:], key=lambda node: (-node.visits, -(node.value or 0.0), node.id))
+    for node in [*first, *rest]:
+        line = {each.id for each in tree.lineage(node)}
+        if len(shown | line) <= NODES_SHOWN + 1:
+            shown |= line
+    return shown
+
+
+def _per_token(node: Node) -> float | None:
+    return None if node.logprob is None or not node.tokens else node.logprob / node.tokens
+
+
+def outcome_of(verdicts: Sequence[bool]) -> Outcome | None:
+    """How many of the verdicts say right; None without any."""
+    return (sum(verdicts), len(verdicts)) if verdicts else None
