@@ -179,7 +179,6 @@ def full_spec() -> dict[str, Any]:
         "synthesis": {"search": search, "policyEndpoint": endpoint, "evaluatorEndpoint": endpoint},
         "conversion": {"instructions": ["Do."], "sampling": {"stop": ["x"]}},
         "sandbox": {"workers": 2},
-        "finetune": {"processes": 2},
         "meteor": {
             "questions": {
                 "train": {
