@@ -211,8 +211,9 @@ async def test_kubectl_get_shows_the_columns(cluster: Cluster, namespace: str) -
     assert row.split()[:-1] == ["run", "Failed", "999/1000", "0.123", "0.413", "123456.7"]
     wide = await asyncio.to_thread(cluster.kubectl, "get", "evorun", f"--namespace={namespace}", "--output=wide")
     heads, row = wide.splitlines()
-    assert heads.split()[-2:] == ["REASON", "RUN"]
-    assert row.split()[-2:] == ["StartDeadlineExceeded", RUN_ID]
+    assert heads.split()[-3:] == ["REASON", "RUN", "LINK"]
+    page = f"https://kubeflow.example.org/_/pipeline/#/runs/details/{RUN_ID}"
+    assert row.split()[-3:] == ["StartDeadlineExceeded", RUN_ID, page]
 
 
 def complete(observed_generation: int) -> EvolutionRunStatus:
