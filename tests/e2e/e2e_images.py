@@ -35,7 +35,9 @@ IMAGES = Images(*(f"localhost/perseid-{name}:{TAG}" for name in ("operator", "st
 
 
 def container_engine() -> str | None:
-    """docker where its daemon answers, else podman, where it is installed."""
+    """The one that CONTAINER_ENGINE names; else docker where its daemon answers, else podman where it is installed."""
+    if chosen := os.environ.get("CONTAINER_ENGINE"):
+        return chosen if shutil.which(chosen) else None
     for engine, question in (("docker", ["docker", "info"]), ("podman", ["podman", "info"])):
         if shutil.which(engine) and subprocess.run(question, capture_output=True, check=False).returncode == 0:
             return engine
