@@ -78,7 +78,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 @pytest.fixture(scope="session")
 def installed(world: World, tmp_path_factory: pytest.TempPathFactory) -> World:
     """The same, with the operator of the chart for all namespaces."""
-    make_namespace(world, SYSTEM, restricted=True)
+    _make_namespace(world, SYSTEM, restricted=True)
     world.helm_apply(SYSTEM, tmp_path_factory.mktemp("values"))
     return world
 
@@ -93,12 +93,21 @@ def tiny_model(installed: World) -> str:
 def namespace(world: World) -> Iterator[str]:
     """A namespace of the test's own."""
     name = f"e2e-{uuid.uuid4().hex[:8]}"
-    make_namespace(world, name)
+    _make_namespace(world, name)
     yield name
     world.cluster.kubectl("delete", "namespace", name, "--wait=false")
 
 
-def make_namespace(world: World, name: str, *, restricted: bool = False) -> None:
+@pytest.fixture
+def restricted_namespace(world: World) -> Iterator[str]:
+    """Another one, under Kubernetes' strictest rules for pods."""
+    name = f"e2e-own-{uuid.uuid4().hex[:8]}"
+    _make_namespace(world, name, restricted=True)
+    yield name
+    world.cluster.kubectl("delete", "namespace", name, "--wait=false")
+
+
+def _make_namespace(world: World, name: str, *, restricted: bool = False) -> None:
     """With the storage's credentials in it; where `restricted`, under Kubernetes' strictest rules for pods."""
     labels = {"pod-security.kubernetes.io/enforce": "restricted"} if restricted else {}
     world.cluster.apply(

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import uuid
 from pathlib import Path
 
 import pytest
 from e2e_cluster import CommandError, eventually
 from e2e_world import RELEASE, SYSTEM, World
-
-from conftest import make_namespace
 
 # Pods of the operator start and end, and Helm waits for them. The first test also waits for images and cluster.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
@@ -40,11 +37,11 @@ def test_a_run_with_a_mistake_is_refused_by_the_api_server_with_the_fields_name(
         installed.cluster.apply(wrong, namespace=namespace)
 
 
-def test_an_operator_of_one_namespace_leaves_the_others_alone(installed: World, namespace: str, tmp_path: Path) -> None:
+def test_an_operator_of_one_namespace_leaves_the_others_alone(
+    installed: World, namespace: str, restricted_namespace: str, tmp_path: Path
+) -> None:
     # It replaces the one that sees all namespaces; the next test finds that one again.
-    cluster = installed.cluster
-    own = f"e2e-own-{uuid.uuid4().hex[:6]}"
-    make_namespace(installed, own, restricted=True)
+    cluster, own = installed.cluster, restricted_namespace
     cluster.kubectl("scale", "deployment/perseid-operator", "--namespace", SYSTEM, "--replicas=0")
     try:
         installed.helm_apply(
