@@ -156,3 +156,27 @@ class DecodedAnswer(Record):
     score: float | None
     """Of the learner's own critique; None where there is no critic, or it had none."""
     model_id: str
+
+
+Learned = Literal["answers", "verdicts", "pairs"]
+
+
+class Trial(Record):
+    """What became of a training."""
+
+    round: int
+    """From 1."""
+    learned: Learned
+    """What it was trained on."""
+    model_id: str
+    """Of the model that it made."""
+    steps: int
+    dev_before: float
+    """pass@1 on dev of the model that was trained, 0 to 1."""
+    dev_after: float
+    gain: float
+    low: float
+    """End of the paired interval of the gain."""
+    high: float
+    stayed: bool
+    """False: rolled back."""

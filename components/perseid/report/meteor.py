@@ -6,7 +6,6 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from perseid.api.base import RecordedModel
 from perseid.api.files import (
     AGREEMENT,
     ASSESSMENTS,
@@ -22,25 +21,11 @@ from perseid.api.stages import METEOR_STAGES
 from perseid.data.records import PreferencePair
 from perseid.evaluation.calibration import Observation
 from perseid.meteor.agreement import AgreementChange
-from perseid.meteor.records import Assessment, GuidelineRecord, SelfVerdictRecord
+from perseid.meteor.records import Assessment, GuidelineRecord, SelfVerdictRecord, Trial
 from perseid.report.files import read_document, read_records, spread
 
 VERDICTS = {"before": VERDICTS_BEFORE, "after": VERDICTS_AFTER}
 METEOR_FILES = (GUIDELINES, ASSESSMENTS, AGREEMENT, *VERDICTS.values(), PAIRS, TRIAL)
-
-
-class TrialView(RecordedModel):
-    """A training of a stage, and whether its model stayed: what the report reads of a `trial.json`."""
-
-    round: int
-    learned: str
-    steps: int
-    dev_before: float
-    dev_after: float
-    gain: float
-    low: float
-    high: float
-    stayed: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +56,7 @@ class MeteorView:
     agreement: AgreementChange | None = None
     pairs: int = 0
     shown_pairs: list[PreferencePair] = field(default_factory=list)
-    trials: dict[str, list[TrialView]] = field(default_factory=dict)
+    trials: dict[str, list[Trial]] = field(default_factory=dict)
     """Trainings by stage."""
     observations: dict[str, list[Observation]] = field(default_factory=dict)
     """The learner's verdicts on its answers against the judge's, before and after."""
@@ -107,7 +92,7 @@ def read_meteor(attempt: Path, most: int) -> MeteorView | None:
     view.pairs = len(pairs)
     view.shown_pairs = spread(pairs, most)
     for stage in METEOR_STAGES:
-        trials = (read_document(path, TrialView) for path in sorted((attempt / stage).glob(f"{ROUNDS}/*/{TRIAL}")))
+        trials = (read_document(path, Trial) for path in sorted((attempt / stage).glob(f"{ROUNDS}/*/{TRIAL}")))
         view.trials[stage] = [trial for trial in trials if trial is not None]
     return view
 

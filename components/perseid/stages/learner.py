@@ -13,14 +13,13 @@ import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 from perseid.api.files import ROUNDS, TRIAL
 from perseid.data.jsonl import write_json
-from perseid.data.records import Record
 from perseid.engines.journal import Journal
 from perseid.engines.models import ResolvedModel, resolve_model
 from perseid.evaluation.scores import EvaluationResult, compare
+from perseid.meteor.records import Learned, Trial
 from perseid.stages.context import StageContext
 from perseid.stages.lineage import MODEL, WORK, BaseModel, commit_model
 from perseid.stages.models import StageModel, open_model
@@ -29,29 +28,6 @@ from perseid.training.job import TrainingResult
 
 Train = Callable[[BaseModel, Path, Path], Awaitable[TrainingResult]]
 """From a base to a model: base, output directory, work directory. Made again after a kill, it goes on."""
-
-Learned = Literal["answers", "verdicts", "pairs"]
-
-
-class Trial(Record):
-    """What became of a training."""
-
-    round: int
-    """From 1."""
-    learned: Learned
-    """What it was trained on."""
-    model_id: str
-    """Of the model that it made."""
-    steps: int
-    dev_before: float
-    """pass@1 on dev of the model that was trained, 0 to 1."""
-    dev_after: float
-    gain: float
-    low: float
-    """End of the paired interval of the gain."""
-    high: float
-    stayed: bool
-    """False: rolled back."""
 
 
 @dataclass(slots=True)
