@@ -63,7 +63,7 @@ def news(told: News, now: EvolutionRunStatus, root: Path) -> list[str]:
 def test_each_thing_that_happens_is_told_once(tmp_path: Path) -> None:
     told = News()
     running = status(AttemptState.RUNNING)
-    assert news(told, running, tmp_path) == ["generation 1 of 2, from org/name"]
+    assert news(told, running, tmp_path) == ["generation 0 (1 of 2), from org/name"]
     assert news(told, running, tmp_path) == []
 
     write_stage(tmp_path, "synthesize", counts={"problems": 8, "plans": 7})
@@ -73,7 +73,7 @@ def test_each_thing_that_happens_is_told_once(tmp_path: Path) -> None:
     write_stage(tmp_path, "convert", state="failed", error="no disk")
     failed = news(told, status(AttemptState.FAILED, AttemptState.RUNNING), tmp_path)
     assert [line.split()[0] for line in failed] == ["✗", "attempt", "attempt"]
-    assert failed[1:] == ["  attempt failed: convert: no disk", "  attempt 2"]
+    assert failed[1:] == ["  attempt failed: convert: no disk", "  attempt 1"]
     assert news(told, status(AttemptState.FAILED, AttemptState.RUNNING), tmp_path) == []
 
     promoted = status(

@@ -142,9 +142,9 @@ def test_a_page_needs_nothing_but_itself(tmp_path: Path) -> None:
 def test_a_search_by_informative_values_and_one_by_noise_are_told_apart_in_a_sentence(tmp_path: Path) -> None:
     informed, noise = whole(tmp_path / "informed"), whole(tmp_path / "noise", informed=False)
     assert [one.tone for one in informed.findings] == ["good", "good"]
-    assert "The search of generation 1 was guided by values that tell right from wrong" in Page(render(informed)).text
+    assert "The search of generation 0 was guided by values that tell right from wrong" in Page(render(informed)).text
     assert [one.tone for one in noise.findings] == ["bad", "bad"]
-    assert "The search of generation 1 was guided by noise: the AUC of its values is" in Page(render(noise)).text
+    assert "The search of generation 0 was guided by noise: the AUC of its values is" in Page(render(noise)).text
 
 
 def test_every_evaluator_with_an_outcome_is_calibrated(tmp_path: Path) -> None:

@@ -65,8 +65,8 @@ def test_the_numbers_of_a_promoted_run_are_on_the_screen(tmp_path: Path) -> None
         "50%",
         "6,000",
         "1:30",
-        "generation 1: kept 12 of 40 answers as training data; dropped 28: tests-failed 20, duplicate 8",
-        "generation 2: kept 12 of 40",
+        "generation 0: kept 12 of 40 answers as training data; dropped 28: tests-failed 20, duplicate 8",
+        "generation 1: kept 12 of 40",
         "Completed. ",
         "Model: /m/0",
     ):

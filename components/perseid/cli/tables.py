@@ -83,7 +83,7 @@ def _stages(summary: Summary) -> Table:
     for generation in summary.generations:
         for place, stage in enumerate(generation.stages):
             table.add_row(
-                f"{generation.index + 1}" if place == 0 else "",
+                f"{generation.index}" if place == 0 else "",
                 stage.name,
                 _made(stage),
                 "no model" if stage.score is None else percent(stage.score),
@@ -115,7 +115,7 @@ def _made(stage: StageSummary) -> str:
 def _wins(generation: GenerationSummary) -> Table:
     table = Table(
         box=SIMPLE_HEAD,
-        title=f"generation {generation.index + 1}: answers against those of its start model, judged in both orders",
+        title=f"generation {generation.index}: answers against those of its start model, judged in both orders",
         title_justify="left",
         title_style="bold",
     )
@@ -136,7 +136,7 @@ def _work(summary: Summary) -> Table:
         for place, (stage, usage) in enumerate(generation.usage.items()):
             cached = usage["cached_tokens"] / usage["prompt_tokens"] if usage["prompt_tokens"] else 0.0
             table.add_row(
-                f"{generation.index + 1}" if place == 0 else "",
+                f"{generation.index}" if place == 0 else "",
                 stage,
                 *(f"{usage[name]:,.0f}" for name in ("calls", "prompt_tokens")),
                 f"{cached:.0%}" if usage["calls"] else "",
@@ -151,7 +151,7 @@ def _work(summary: Summary) -> Table:
 
 
 def _yield_line(index: int, kept: int, total: int, dropped: dict[str, int]) -> Text:
-    line = Text(f"generation {index + 1}: kept {kept} of {total} answers as training data", style="bold")
+    line = Text(f"generation {index}: kept {kept} of {total} answers as training data", style="bold")
     reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(dropped.items(), key=lambda item: -item[1]))
     return line.append(Text(f"; dropped {total - kept}: {reasons}" if dropped else "", style="default"))
 

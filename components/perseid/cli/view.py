@@ -107,13 +107,13 @@ class News:
         for generation in status.generations:
             if self._first(f"g{generation.index}"):
                 yield Text(
-                    f"generation {generation.index + 1} of {run.spec.generations.max}, from"
+                    f"generation {generation.index} ({generation.index + 1} of {run.spec.generations.max}), from"
                     f" {generation.start_model.uri}",
                     style="bold",
                 )
             for attempt in generation.attempts:
                 if attempt.number and self._first(f"g{generation.index}a{attempt.number}"):
-                    yield Text(f"  attempt {attempt.number + 1}", style="yellow")
+                    yield Text(f"  attempt {attempt.number}", style="yellow")
                 layout = Layout(root, generation.index, attempt.number)
                 parts = [name for one in run.spec.stages for name in part_names(one, run.spec.pipeline.shards)]
                 for name, result in _finished(layout, parts):

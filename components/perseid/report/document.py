@@ -186,7 +186,7 @@ def _generation(
         meteor=meteor,
         gains=[] if result is None else read_gains(run, result, root),
         evaluators=measured,
-        finding=search_finding(measured, f"the search of generation {known.index + 1}"),
+        finding=search_finding(measured, f"the search of generation {known.index}"),
     )
 
 
@@ -237,7 +237,7 @@ def _point(one: SetResult, generation: GenerationView) -> Iterable[ScorePoint]:
     score = one.candidate
     if score is not None:
         promoted = generation.phase == GenerationPhase.PROMOTED.value
-        yield ScorePoint(f"{generation.index + 1}", score.pass_at_1, score.low, score.high, promoted)
+        yield ScorePoint(f"{generation.index}", score.pass_at_1, score.low, score.high, promoted)
 
 
 def _of_evaluations(run: EvolutionRun, generations: list[GenerationView], root: Path) -> list[EvaluatorView]:
@@ -248,7 +248,7 @@ def _of_evaluations(run: EvolutionRun, generations: list[GenerationView], root: 
             continue
         names.setdefault(generation.result.parent_model_id or "", "the base model")
         if generation.result.candidate is not None:
-            names.setdefault(generation.result.candidate.model_id or "", f"generation {generation.index + 1}'s model")
+            names.setdefault(generation.result.candidate.model_id or "", f"generation {generation.index}'s model")
     places = evaluation_places(root)
     observations = {
         f"likelihood of answers to {title} by {names[model]}": [
@@ -274,7 +274,7 @@ def _digests(status: EvolutionRunStatus, generations: list[GenerationView]) -> I
     if status.snapshot is not None:
         yield "compiled pipeline", status.snapshot.pipeline_digest
     for generation in generations:
-        where = f"generation {generation.index + 1}"
+        where = f"generation {generation.index}"
         if generation.result is not None and generation.result.parent_model_id is not None:
             yield f"{where}: weights it started from", generation.result.parent_model_id
         for stage in generation.stages:
