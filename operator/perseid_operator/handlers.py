@@ -24,6 +24,7 @@ from perseid_operator.runs import Runs
 
 log = logging.getLogger(__name__)
 
+WAITING = "its pipeline runs are being stopped, or its files deleted"
 CLEANUP_RETRY_SECONDS = 10.0
 _BAD_WHEN_TRUE = (ConditionType.FAILED,)
 _BAD_WHEN_FALSE = (ConditionType.BACKEND_READY, ConditionType.ACCEPTED)
@@ -88,7 +89,7 @@ def handlers(runs: Runs, reconciler: Reconciler, cleanup_seconds: float) -> kopf
             log.warning(message)
             kopf.warn(body, reason="CleanupFailed", message=message)
             return
-        raise kopf.TemporaryError("its pipeline runs are being stopped, or its files deleted", delay=wait)
+        raise kopf.TemporaryError(WAITING, delay=wait)
 
     return registry
 
@@ -113,6 +114,7 @@ def kopf_settings() -> kopf.OperatorSettings:
     """Kopf, told to write as little as it can and to end rather than to be blind."""
     # It tells every call of a handler, which for us is every change of every object.
     logging.getLogger("kopf.objects").setLevel(logging.WARNING)
+    logging.getLogger("kopf.objects").addFilter(_is_no_waiting)
     settings = kopf.OperatorSettings()
     settings.scanning.disabled = True  # needs rights on CRDs and namespaces, and without them a minute of retries
     settings.persistence.finalizer = FINALIZER
@@ -124,6 +126,11 @@ def kopf_settings() -> kopf.OperatorSettings:
     settings.networking.connect_timeout = 5
     settings.watching.connect_timeout = 10
     return settings
+
+
+def _is_no_waiting(record: logging.LogRecord) -> bool:
+    """A handler that comes again is an error to Kopf, every five seconds."""
+    return WAITING not in record.getMessage()
 
 
 def announce(obj: Object, condition: Condition) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import kopf
 import pytest
 
+from perseid_operator.handlers import WAITING, kopf_settings
 from perseid_operator.logs import configure_logs, log_context, redact
 
 log = logging.getLogger("perseid_operator.test")
@@ -82,6 +83,20 @@ def test_kopfs_own_messages_go_the_same_way_and_name_their_object(capsys: pytest
     (line,) = told(capsys)
     assert (line["logger"], line["namespace"], line["name"]) == ("kopf.objects", "team", "a")
     assert {"k8s_ref", "k8s_skip", "settings"}.isdisjoint(line)
+
+
+def test_waiting_for_runs_to_stop_is_no_error_and_what_goes_wrong_meanwhile_is(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from kopf._core.actions.loggers import LocalObjectLogger
+
+    configure_logs("json", "INFO")
+    settings = kopf_settings()
+    body = kopf.Body({"metadata": {"name": "a", "namespace": "team", "uid": "u"}})  # type: ignore[typeddict-item]
+    logger = LocalObjectLogger(body=body, settings=settings)
+    logger.error(f"Handler 'clean-up' failed temporarily: {WAITING}")
+    logger.error("Handler 'clean-up' failed: the cluster is on fire")
+    assert [line["message"] for line in told(capsys)] == ["Handler 'clean-up' failed: the cluster is on fire"]
 
 
 def test_an_exception_is_told_with_its_traceback(capsys: pytest.CaptureFixture[str]) -> None:
