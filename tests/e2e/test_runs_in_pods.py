@@ -47,11 +47,13 @@ def test_an_applied_run_becomes_complete_though_the_operator_is_killed_and_upgra
     assert "Completed" in printed
 
 
-def test_a_run_whose_stage_pod_is_killed_goes_on_with_what_its_earlier_stages_have_made(
+def test_a_run_in_shards_whose_stage_pod_is_killed_goes_on_with_what_its_shards_have_found(
     installed: World, namespace: str, tiny_model: str
 ) -> None:
     cluster = installed.cluster
-    cluster.apply(installed.run("struck", model={"ref": tiny_model}), namespace=namespace)
+    run = installed.run("struck", model={"ref": tiny_model})
+    run["spec"]["pipeline"]["shards"] = 2
+    cluster.apply(run, namespace=namespace)
     first = installed.wait_for_run("struck", namespace)
     pod = installed.wait_for_stage(first, "convert")["metadata"]["name"]
     cluster.kubectl("delete", "pod", pod, "--namespace", installed.kfp_namespace, "--grace-period=0", "--force")
@@ -60,11 +62,13 @@ def test_a_run_whose_stage_pod_is_killed_goes_on_with_what_its_earlier_stages_ha
     done = installed.wait_complete("struck", namespace)
     (generation,) = done["status"]["generations"]
     assert [attempt["runId"] for attempt in generation["attempts"]] == [first, second]
-    assert len(installed.stage_pods(second)) == len(STAGES)
-    (again,) = [pod for pod in installed.stage_pods(second) if runs_stage(pod, "synthesize")]
-    assert "synthesize is done already" in cluster.kubectl(
-        "logs", again["metadata"]["name"], "--namespace", installed.kfp_namespace
-    )
+    pods = installed.stage_pods(second)
+    assert len(pods) == len(STAGES) + 2
+    again = [pod for pod in pods if runs_stage(pod, "synthesize-shard") or runs_stage(pod, "synthesize")]
+    assert len(again) == 3, "two shards, and what joins them"
+    for pod in again:
+        said = cluster.kubectl("logs", pod["metadata"]["name"], "--namespace", installed.kfp_namespace)
+        assert "is done already" in said
 
 
 def test_suspension_lets_the_generation_end_resumption_goes_on_and_deletion_leaves_nothing(

@@ -1,4 +1,5 @@
-"""Runs that are carried out in a cluster: a pod for each stage, one after the other, as Argo's controller does it.
+"""Runs that are carried out in a cluster: a pod for each stage, one after the other, and those of a loop side by side,
+as Argo's controller does it.
 
 All state is in the cluster and in files of the double's: one that is killed goes on where it was.
 """
@@ -8,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +20,20 @@ from kubernetes_asyncio.client.exceptions import ApiException
 from kfp_double.executing import attempt_of, is_of_its_run
 from kfp_double.failures import INVALID, Failure
 from kfp_double.parts import ClusterUnreachableError, Look
-from kfp_double.stage_pods import WORKFLOW_LABEL, pod_name, returned, stage_pod, tasks_without_a_pod
+from kfp_double.stage_pods import WORKFLOW_LABEL, PlannedPod, plan_pods, returned, stage_pod
 
 FAILED, DELETED = 1, 137
+
+
+@dataclass(frozen=True)
+class End:
+    """What has become of a pod."""
+
+    code: int | None
+    """None while it runs."""
+    start: int | None = None
+    end: int | None = None
+    output: str = ""
 
 
 class PodExecutor:
@@ -40,52 +53,64 @@ class PodExecutor:
             fits = await asyncio.to_thread(is_of_its_run, spec["pipeline_spec"], spec.get("platform_spec"), attempt.run)
         if not fits:
             raise Failure(INVALID, "the posted pipeline is not what perseid.pipelines compiles for its run")
-        if loops := tasks_without_a_pod(spec):
-            raise Failure(
-                INVALID, f"this double makes pods of tasks, and none of loops: {loops}; set pipeline.shards to 1"
-            )
         self._directory.mkdir(parents=True, exist_ok=True)
         _write(self._directory / f"{parameters['run_id']}.json", spec)
 
     async def start(self, workflow: dict[str, Any]) -> None:
-        await self._make(workflow, workflow["tasks"][0]["name"], {})
+        spec = self._spec(workflow)
+        pods, _ = plan_pods(workflow, workflow["tasks"][0]["name"], spec, {})
+        for planned in pods:
+            await self._make(workflow, planned, spec)
 
     async def look(self, workflow: dict[str, Any]) -> Look:
         tasks = [
             {"name": task["name"], "retried": task["retried"], "state": None, **_times(task)}
             for task in workflow["tasks"]
         ]
-        outputs: dict[str, str] = {}
+        spec, outputs = self._spec(workflow), dict[str, Any]()
         for task in tasks:
             name = task["name"]
-            if not self._made(workflow, name).exists():
-                # The one before it has ended just now, or the double died before it was made.
-                await self._make(workflow, name, outputs)
+            pods, is_loop = plan_pods(workflow, name, spec, outputs)
+            missing = [planned for planned in pods if not self._made(planned).exists()]
+            if missing:
+                # The one before it has ended just now, or the double died before all were made.
+                for planned in missing:
+                    await self._make(workflow, planned, spec)
                 task["state"] = "RUNNING"
                 return Look(None, tasks)
-            pod = await self._read(pod_name(workflow, name))
-            phase = "Deleted" if pod is None else str(pod.status.phase)
-            if pod is not None:
-                task["start"] = int(pod.metadata.creation_timestamp.timestamp())
-            if phase in ("Pending", "Running", "Unknown"):
+            ends = [await self._look_at(planned) for planned in pods]
+            started = [one.start for one in ends if one.start is not None]
+            task["start"] = min(started, default=int(workflow["started_at"] or workflow["created_at"]))
+            if any(one.code is None for one in ends):
                 task["state"] = "RUNNING"
                 return Look(None, tasks)
-            terminated = _terminated(pod)
-            if terminated is not None and terminated.finished_at is not None:
-                task["end"] = int(terminated.finished_at.timestamp())
-            task.setdefault("start", int(workflow["started_at"] or workflow["created_at"]))
-            task.setdefault("end", task["start"])
-            if phase != "Succeeded":
+            task["end"] = max((one.end for one in ends if one.end is not None), default=task["start"])
+            failed = [one.code for one in ends if one.code]
+            if failed:
                 task["state"] = "FAILED"
-                return Look(DELETED if pod is None else FAILED, tasks)
-            try:
-                outputs[name] = returned(terminated.message or "" if terminated is not None else "")
-            except ValueError as error:
-                print(f"{pod_name(workflow, name)}: {error}", file=sys.stderr)
-                task["state"] = "FAILED"
-                return Look(FAILED, tasks)
+                return Look(failed[0], tasks)
             task["state"] = "SUCCEEDED"
+            given = [one.output for one in ends]
+            outputs[name] = given if is_loop else given[0]
         return Look(0, tasks)
+
+    async def _look_at(self, planned: PlannedPod) -> End:
+        pod = await self._read(planned.name)
+        if pod is None:
+            return End(DELETED)
+        start = int(pod.metadata.creation_timestamp.timestamp())
+        if pod.status.phase in ("Pending", "Running", "Unknown"):
+            return End(None, start)
+        terminated = _terminated(pod)
+        ended = None if terminated is None or terminated.finished_at is None else terminated.finished_at
+        end = start if ended is None else int(ended.timestamp())
+        if pod.status.phase != "Succeeded":
+            return End(FAILED, start, end)
+        try:
+            return End(0, start, end, returned(terminated.message or "" if terminated is not None else ""))
+        except ValueError as error:
+            print(f"{planned.name}: {error}", file=sys.stderr)
+            return End(FAILED, start, end)
 
     async def stop(self, workflow: dict[str, Any]) -> None:
         """Delete the run's pods, as Kubernetes does with those of a Workflow: they get SIGTERM and their grace."""
@@ -99,15 +124,14 @@ class PodExecutor:
             )
         )
 
-    async def _make(self, workflow: dict[str, Any], task: str, outputs: dict[str, str]) -> None:
-        spec = json.loads((self._directory / f"{workflow['parameters']['run_id']}.json").read_text())
+    async def _make(self, workflow: dict[str, Any], planned: PlannedPod, spec: dict[str, Any]) -> None:
         try:
-            await _answered(self._pods.create_namespaced_pod(self._namespace, stage_pod(workflow, task, spec, outputs)))
+            await _answered(self._pods.create_namespaced_pod(self._namespace, stage_pod(workflow, planned, spec)))
         except ApiException as error:
             if error.status != 409:  # made, and not yet written down, by a double that died
                 raise
         # A pod that somebody deletes afterwards is not made again.
-        _write(self._made(workflow, task), True)
+        _write(self._made(planned), True)
         if self._stopped(workflow).exists():
             await self._delete(workflow)
 
@@ -123,8 +147,13 @@ class PodExecutor:
     def _stopped(self, workflow: dict[str, Any]) -> Path:
         return self._directory / f"{workflow['name']}.stopped"
 
-    def _made(self, workflow: dict[str, Any], task: str) -> Path:
-        return self._directory / f"{pod_name(workflow, task)}.made"
+    def _made(self, planned: PlannedPod) -> Path:
+        return self._directory / f"{planned.name}.made"
+
+    def _spec(self, workflow: dict[str, Any]) -> dict[str, Any]:
+        """What was posted."""
+        found: dict[str, Any] = json.loads((self._directory / f"{workflow['parameters']['run_id']}.json").read_text())
+        return found
 
 
 async def _answered(call: Any) -> Any:

@@ -7,7 +7,7 @@ output parameter comes back through the container's termination message instead.
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, NamedTuple
 
 RUN_LABEL, WORKFLOW_LABEL, STAGE_LABEL = "pipeline/runid", "workflows.argoproj.io/workflow", "perseid.test/stage"
 CONTAINER = "main"
@@ -22,21 +22,62 @@ NON_ROOT = {
 }
 
 
-def stage_pod(workflow: dict[str, Any], task: str, spec: dict[str, Any], outputs: dict[str, str]) -> dict[str, Any]:
-    """The pod of one task. `spec` is the posted `{"pipeline_spec": ..., "platform_spec": ...}`, `outputs` what the
-    tasks before it have returned."""
+class PlannedPod(NamedTuple):
+    """A pod of a task."""
+
+    name: str
+    """The one name that it can have: whoever makes it a second time finds it taken."""
+    stage: str
+    component: str
+    values: dict[str, Any]
+    """The component's parameters."""
+
+
+def plan_pods(
+    workflow: dict[str, Any], task: str, spec: dict[str, Any], outputs: dict[str, Any]
+) -> tuple[list[PlannedPod], bool]:
+    """The pods of a task of the root: its own, or one for each item of a loop; and whether it is a loop. `spec` is the
+    posted `{"pipeline_spec": ..., "platform_spec": ...}`, `outputs` what the tasks before it have returned."""
     pipeline = spec["pipeline_spec"]
-    component = pipeline["components"][pipeline["root"]["dag"]["tasks"][task]["componentRef"]["name"]]
+    node = pipeline["root"]["dag"]["tasks"][task]
+    component = pipeline["components"][node["componentRef"]["name"]]
+    name = f"{workflow['name']}-{task}"
+    values = _values(node, workflow["parameters"], outputs)
+    if "executorLabel" in component:
+        return [PlannedPod(name, task, node["componentRef"]["name"], values)], False
+    loop = node["parameterIterator"]
+    ((stage, inner),) = component["dag"]["tasks"].items()
+    items = [{**values, loop["itemInput"]: item} for item in json.loads(loop["items"]["raw"])]
+    pods = [
+        PlannedPod(f"{name}-{number}", stage, inner["componentRef"]["name"], _values(inner, item, {}))
+        for number, item in enumerate(items)
+    ]
+    return pods, True
+
+
+def _values(node: dict[str, Any], parameters: dict[str, Any], outputs: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: outputs[source["taskOutputParameter"]["producerTask"]]
+        if "taskOutputParameter" in source
+        else parameters[source["componentInputParameter"]]
+        for name, source in node["inputs"]["parameters"].items()
+    }
+
+
+def stage_pod(workflow: dict[str, Any], planned: PlannedPod, spec: dict[str, Any]) -> dict[str, Any]:
+    """The pod, as Kubernetes takes it."""
+    pipeline = spec["pipeline_spec"]
+    component = pipeline["components"][planned.component]
     label = component["executorLabel"]
     container = pipeline["deploymentSpec"]["executors"][label]["container"]
     platform = _platform(spec, label)
-    arguments = json.dumps(_executor_input(workflow, task, pipeline, component, outputs))
+    arguments = json.dumps(_executor_input(planned, component))
     volumes, mounts = _volumes(platform)
     labels = {
         **platform.get("podMetadata", {}).get("labels", {}),
         RUN_LABEL: workflow["run_id"],
         WORKFLOW_LABEL: workflow["name"],
-        STAGE_LABEL: task,
+        STAGE_LABEL: planned.stage,
     }
     pod: dict[str, Any] = {
         "restartPolicy": "Never",
@@ -70,25 +111,9 @@ def stage_pod(workflow: dict[str, Any], task: str, spec: dict[str, Any], outputs
     return {
         "apiVersion": "v1",
         "kind": "Pod",
-        "metadata": {"name": pod_name(workflow, task), "labels": labels},
+        "metadata": {"name": planned.name, "labels": labels},
         "spec": pod,
     }
-
-
-def tasks_without_a_pod(spec: dict[str, Any]) -> list[str]:
-    """Tasks of a posted pipeline that are no single container: loops."""
-    pipeline = spec["pipeline_spec"]
-    tasks = pipeline["root"]["dag"]["tasks"]
-    return [
-        name
-        for name, task in tasks.items()
-        if "executorLabel" not in pipeline["components"][task["componentRef"]["name"]]
-    ]
-
-
-def pod_name(workflow: dict[str, Any], task: str) -> str:
-    """The one name that a task's pod can have: whoever makes it a second time finds it taken."""
-    return f"{workflow['name']}-{task}"
 
 
 def returned(message: str) -> str:
@@ -99,20 +124,12 @@ def returned(message: str) -> str:
         raise ValueError(f"the stage's pod has returned no output: {message[-500:]!r}") from error
 
 
-def _executor_input(
-    workflow: dict[str, Any], task: str, pipeline: dict[str, Any], component: dict[str, Any], outputs: dict[str, str]
-) -> dict[str, Any]:
+def _executor_input(planned: PlannedPod, component: dict[str, Any]) -> dict[str, Any]:
     """What the launcher hands to kfp.dsl.executor_main."""
-    values: dict[str, Any] = {}
-    for name, source in pipeline["root"]["dag"]["tasks"][task]["inputs"]["parameters"].items():
-        if "taskOutputParameter" in source:
-            values[name] = outputs[source["taskOutputParameter"]["producerTask"]]
-        else:
-            values[name] = workflow["parameters"][source["componentInputParameter"]]
     produced = component.get("outputDefinitions", {})
-    root = f"minio://mlpipeline/{workflow['name']}/{task}"
+    root = f"minio://mlpipeline/{planned.name}"
     return {
-        "inputs": {"parameterValues": values},
+        "inputs": {"parameterValues": planned.values},
         "outputs": {
             "parameters": {
                 name: {"outputFile": f"{ARTIFACTS}/parameters/{name}"} for name in produced.get("parameters", {})

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from kfp_double.stage_pods import returned, stage_pod, tasks_without_a_pod
+from kfp_double.stage_pods import plan_pods, returned, stage_pod
 from perseid.api.pipeline import GenerationTemplate
 from perseid.pipelines.generation import compile_template
 
@@ -40,12 +40,17 @@ def posted(pipeline: dict[str, Any] | None = None, **resources: Any) -> dict[str
     return {"pipeline_spec": compiled, "platform_spec": platform}
 
 
+def the_pod(task: str, spec: dict[str, Any], outputs: dict[str, Any]) -> dict[str, Any]:
+    (planned,), _ = plan_pods(WORKFLOW, task, spec, outputs)
+    return stage_pod(WORKFLOW, planned, spec)
+
+
 def test_a_stages_pod_has_the_image_environment_and_resources_of_the_compiled_pipeline() -> None:
     spec = posted(
         cpu="2", memory="8Gi", gpus=1, sharedMemory="1Gi", scratch="20Gi", timeoutSeconds=600,
         nodeSelector={"pool": "gpu"}, labels={"kueue.x-k8s.io/queue-name": "team"},
     )  # fmt: skip
-    pod = stage_pod(WORKFLOW, "synthesize", spec, {})
+    pod = the_pod("synthesize", spec, {})
     (container,) = pod["spec"]["containers"]
     assert container["image"] == "example.org/stage:1"
     assert container["resources"] == {
@@ -69,19 +74,30 @@ def test_a_stages_pod_has_the_image_environment_and_resources_of_the_compiled_pi
 
 
 def test_a_stages_pod_mounts_the_claim_that_holds_the_cache() -> None:
-    pod = stage_pod(WORKFLOW, "convert", posted({"cacheClaim": "models"}), {"synthesize": "x"})
+    pod = the_pod("convert", posted({"cacheClaim": "models"}), {"synthesize": "x"})
     assert {"name": "models", "persistentVolumeClaim": {"claimName": "models"}} in pod["spec"]["volumes"]
     (container,) = pod["spec"]["containers"]
     assert {"name": "models", "mountPath": "/cache"} in container["volumeMounts"]
 
 
-def test_a_search_in_shards_is_a_loop_of_which_no_pod_can_be_made() -> None:
-    assert tasks_without_a_pod(posted()) == []
-    assert len(tasks_without_a_pod(posted({"shards": 2}))) == 1
+def test_a_search_in_shards_is_a_pod_for_each_and_one_that_joins_what_they_have_returned() -> None:
+    spec = posted({"shards": 2}, gpus=1)
+    tasks = spec["pipeline_spec"]["root"]["dag"]["tasks"]
+    (loop,) = (name for name, task in tasks.items() if "parameterIterator" in task)
+    shards, is_loop = plan_pods(WORKFLOW, loop, spec, {})
+    assert is_loop
+    assert [pod.values for pod in shards] == [{**PARAMETERS, "shard": shard} for shard in range(2)]
+    assert len({pod.name for pod in shards}) == 2
+    container = stage_pod(WORKFLOW, shards[1], spec)["spec"]["containers"][0]
+    assert container["resources"]["limits"] == {"nvidia.com/gpu": "1"}
+    (joining,), is_loop = plan_pods(WORKFLOW, "synthesize", spec, {loop: ["a", "b"]})
+    assert not is_loop
+    assert joining.values == {**PARAMETERS, "shards": ["a", "b"]}
+    assert stage_pod(WORKFLOW, joining, spec)["spec"]["containers"][0]["resources"]["limits"] == {}
 
 
 def test_a_stages_pod_is_told_the_parameters_and_what_the_stage_before_it_returned() -> None:
-    pod = stage_pod(WORKFLOW, "convert", posted(), {"synthesize": "s3://models/perseid/result.json"})
+    pod = the_pod("convert", posted(), {"synthesize": "s3://models/perseid/result.json"})
     arguments = pod["spec"]["containers"][0]["args"]
     told = json.loads(arguments[arguments.index("--executor_input") + 1])
     assert told["inputs"]["parameterValues"] == {**PARAMETERS, "before": "s3://models/perseid/result.json"}
