@@ -27,19 +27,20 @@ async def delete_files(root: str) -> None:
 
 
 async def _delete_objects(root: str) -> None:
+    store = open_store(root, Patience.LOOK)
     try:
-        with explained(root):
-            store = open_store(root, Patience.LOOK)
-            for directory in RUN_DIRECTORIES:
-                pages = obstore.list(store, prefix=directory)
-                while True:
-                    async with asyncio.timeout(TIMEOUT_SECONDS):
+        for directory in RUN_DIRECTORIES:
+            pages = obstore.list(store, prefix=directory)
+            while True:
+                async with asyncio.timeout(TIMEOUT_SECONDS):
+                    with explained(root):
                         page = await anext(pages, None)
                         if page is None:
                             break
                         await obstore.delete_async(store, [found["path"] for found in page])
-    except FileNotFoundError:
-        return  # deleted by somebody else at the same time
+    except FileNotFoundError as error:
+        # What else was to be deleted may still be there: whoever calls tries again.
+        raise StorageError(f"somebody else deletes files below {root} at the same time") from error
     except TimeoutError as error:
         raise StorageError(f"{root} does not answer within {TIMEOUT_SECONDS:.0f} s") from error
 
