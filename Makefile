@@ -76,7 +76,9 @@ check-pack: setup ## every reference solution passes, every wrong one fails
 	$(PYTHON) scripts/check_pack.py
 
 # --universal and one Python: a lock holds for every machine that images and tests run on. The images' locks have no
-# development tools, and the operator's none of what only stages import.
+# development tools, and the operator's none of what only stages, the command line or KFP's uploads to Google import.
+NOT_IN_OPERATOR := numpy rapidfuzz regex kubernetes-asyncio typer shellingham annotated-doc rich pygments markdown-it-py \
+  mdurl google-cloud-storage google-cloud-core google-api-core google-crc32c google-resumable-media proto-plus
 LOCK := $(UV) pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
   --no-annotate --quiet
 
@@ -89,7 +91,7 @@ lock: ## resolve pyproject.toml's ranges into requirements/cpu.txt, and the imag
 lock-images: ## the locks of what requirements/cpu.txt has too, in its versions
 	$(LOCK) pyproject.toml --extra cpu --constraint requirements/cpu.txt --output-file requirements/stage-cpu.txt
 	$(LOCK) pyproject.toml --extra operator --constraint requirements/cpu.txt --output-file requirements/operator.txt \
-	  --no-emit-package numpy --no-emit-package rapidfuzz --no-emit-package regex
+	  $(NOT_IN_OPERATOR:%=--no-emit-package %)
 
 clean: ## remove what the commands above made, runs included
 	rm -rf .venv .venv-tools runs dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -20,10 +20,12 @@ export SOURCE_DATE_EPOCH
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 # Without manuals and translations, as in the slim images of registries. perl-base and apt are in Debian's minimal set.
-mmdebstrap --quiet --variant=minbase --include=python3,python3-venv,ca-certificates \
+# The hook merges /usr, or the package usrmerge would, which brings the 50 MB of all of Perl.
+mmdebstrap --quiet --variant=minbase --hook-dir=/usr/share/mmdebstrap/hooks/merged-usr \
+    --include=usr-is-merged,python3,python3-venv,ca-certificates \
     --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' \
     --dpkgopt='path-exclude=/usr/share/locale/*' --dpkgopt='path-exclude=/usr/share/info/*' \
-    --customize-hook='rm -rf "$1"/var/lib/apt/lists/* "$1"/var/cache/* "$1"/var/log/* "$1"/usr/lib/python3*/test' \
+    --customize-hook='rm -rf "$1"/var/lib/apt/lists/* "$1"/var/cache/* "$1"/var/log/* "$1"/usr/lib/python3*/test "$1"/usr/share/zoneinfo/right' \
     --customize-hook='find "$1"/usr -name __pycache__ -prune -exec rm -rf {} +' \
     --customize-hook='ln -s python3 "$1"/usr/bin/python' \
     bookworm "$scratch/root.tar"
