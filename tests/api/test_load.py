@@ -94,7 +94,7 @@ SPEC_MISTAKES = [
         8,
         18,
         "spec.synthesis.search.algorithm",
-        "expected one of mcts, tot or cot, got the text 'mtcs'",
+        "expected one of mcts, tot, cot or direct, got the text 'mtcs'",
         "Did you mean mcts?",
     ),
     (

@@ -41,7 +41,7 @@ async def test_explain_gives_the_docstrings_of_the_models(cluster: Cluster) -> N
         description = SearchSpec.model_fields[name].description
         assert description is not None
         assert re.sub(r"\s+", " ", description) in said
-    assert "enum: mcts, tot, cot" in said
+    assert "enum: mcts, tot, cot, direct" in said
     assert "FIELD: search <Object>" in said
 
 

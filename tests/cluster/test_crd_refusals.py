@@ -74,6 +74,12 @@ RULES_OF_METEOR = [
     ),
     (
         "meteor.selfEvolution",
+        {"expensive": ["search"], "critique": "self-verdict", "search": {"algorithm": "direct"}},
+        "spec.meteor.selfEvolution.search",
+        "search.algorithm is direct, which searches for nothing",
+    ),
+    (
+        "meteor.selfEvolution",
         {
             "cheap": "search",
             "critique": "self-verdict",

@@ -12,14 +12,18 @@ from fabricated_results import BETTER, RUN, WORSE, fabricate
 from fabricated_stages import PROBLEMS, write_answers, write_manifest, write_meteor, write_search
 
 from perseid.api.base import replace
+from perseid.api.files import TREES
 from perseid.api.layout import Layout
 from perseid.api.result import MeanScore, StageScore, WinRate, parse_result
 from perseid.api.spec import EvolutionRun
 from perseid.api.status import EvolutionRunStatus
 from perseid.data.errors import DataError
+from perseid.data.jsonl import read_jsonl, write_jsonl
+from perseid.data.records import TreeRecord
 from perseid.report import trees
 from perseid.report.document import LEAST_SHOWN, TREES_SHOWN, Report, read_report
 from perseid.report.render import TEXT_SHOWN, render
+from perseid.search.tree import Tree
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 BOTH = replace(RUN, spec=replace(RUN.spec, methods=["sra-mcts", "meteor"]))
@@ -232,6 +236,20 @@ def test_of_a_big_tree_the_paths_that_became_plans_are_always_shown(
         assert (one.nodes, one.shown) == (8, 4)
         assert [child.children[0].outcome for child in one.root.children] != [None, None]
     assert "4 steps are left out" in Page(render(read(tmp_path, RUN, status))).text
+
+
+def test_a_generation_that_looked_for_no_plans_says_so_and_shows_no_trees(tmp_path: Path) -> None:
+    status = fabricate(tmp_path, BETTER)
+    write_search(Layout(tmp_path, 0, 0))
+    file = Layout(tmp_path, 0, 0).stage("synthesize") / TREES
+    roots = [
+        one.model_copy(update={"tree": Tree("Write it.").to_dict(), "stop_reason": "complete", "paths": ()})
+        for one in read_jsonl(file, TreeRecord)
+    ]
+    write_jsonl(file, roots)
+    text = Page(render(read(tmp_path, RUN, status))).text
+    assert f"answers were sampled for each of the {PROBLEMS} problems alone" in text
+    assert "stopped by complete" not in text
 
 
 def test_a_broken_file_is_named_with_its_line(tmp_path: Path) -> None:

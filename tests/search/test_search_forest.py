@@ -1,4 +1,4 @@
-"""Many trees at once, seeds, and the two baselines."""
+"""Many trees at once, seeds, and the three baselines."""
 
 from __future__ import annotations
 
@@ -186,6 +186,17 @@ async def test_s22_a_chain_of_thought_is_one_call_split_into_steps():
     assert (path.steps, result.stop_reason) == (("Add 3.", "Return it."), "complete")
     assert path.value == pytest.approx(6.065306597, abs=1e-9)
     assert [node["step"] for node in result.tree["nodes"]] == ["", "Add 3.", "Return it."]
+
+
+async def test_s22_without_a_plan_nothing_is_asked_and_every_problem_has_the_empty_plan():
+    engine = ScriptedEngine()
+    found = await grow(engine, SearchSpec(algorithm="direct", min_plan_words=5))
+    assert engine.requests == []
+    for result in found.values():
+        config = resolve(SearchSpec(algorithm="direct", min_plan_words=5))
+        plans, dropped = select_plans(result, count=3, min_words=config.min_plan_words)
+        assert [(plan.index, plan.steps, plan.value) for plan in plans] == [(0, (), None)]
+        assert (dropped, result.stop_reason) == ([], "complete")
 
 
 async def test_s22_a_chain_that_was_cut_off_loses_its_last_step_and_is_counted():

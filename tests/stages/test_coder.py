@@ -6,6 +6,7 @@ from pathlib import Path
 
 from perseid.api.engine import SamplingSpec
 from perseid.api.synthesis import SandboxSpec
+from perseid.data.prompts import INSTRUCTION
 from perseid.data.records import Problem
 from perseid.engines.journal import Journal, read_journal
 from perseid.engines.journaled import JournaledEngine
@@ -39,6 +40,15 @@ async def test_s15_the_request_for_code_shows_the_plan_verbatim_and_asks_all_ans
     assert "1. Take both numbers.\n2. Return their sum." in request.messages[-1].content
     assert PROBLEM.statement in request.messages[-1].content
     assert request.sampling.n == 2
+
+
+async def test_s22_without_a_plan_the_request_and_its_examples_speak_of_none() -> None:
+    async with Sandbox(SandboxSpec()) as sandbox:
+        writer, engine = coder([RIGHT, RIGHT, RIGHT], sandbox)
+        await writer.write(PROBLEM, ())
+    (request,) = engine.requests
+    assert request.messages[-1].content == f"{PROBLEM.statement}\n{INSTRUCTION}"
+    assert not any("plan" in message.content.lower() for message in request.messages)
 
 
 async def test_the_same_plan_is_the_same_request_and_another_plan_another() -> None:

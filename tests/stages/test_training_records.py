@@ -43,6 +43,11 @@ def test_s23_without_thinking_a_record_answers_with_code_alone() -> None:
     assert sample.prompt == question(PROBLEM)
 
 
+def test_s17_an_answer_without_a_plan_is_a_record_of_code_alone() -> None:
+    (sample,) = training_samples([answer(plan=())], {"p": PROBLEM}, ConversionSpec(thinking=True), seed=0)
+    assert sample.answer == fenced(CODE)
+
+
 def test_s17_instructions_are_drawn_from_the_pool_by_each_answers_own_id() -> None:
     pool = ["One.", "Two.", "Three."]
     spec = ConversionSpec(instructions=pool)

@@ -222,6 +222,8 @@ class SelfEvolutionSpec(ApiModel):
                 "the decoding search needs critique self-verdict: how likely its answer is after the steps that were"
                 " found does not compare with an answer without them"
             )
+        if self.search.algorithm == "direct":
+            raise ValueError("search.algorithm is direct, which searches for nothing: choose mcts, tot or cot")
         evaluator = self.search.evaluator
         if evaluator is None or evaluator.type in ("ladder", "likelihood"):
             return self

@@ -78,7 +78,8 @@ class ConversionSpec(ApiModel):
     sampling: SamplingSpec = SamplingSpec()
     """How code is decoded."""
     thinking: bool = True
-    """Train on plan and code. `false` is the ablation without thinking: code only (methods A.9)."""
+    """Train on plan and code, where there is a plan. `false` is the ablation without thinking: code only (methods
+    A.9)."""
     instructions: Annotated[list[Text], Field(min_length=1, max_length=64)] | None = None
     """Instruction sentences of training records; one is drawn for each. Default: the evaluation's own prompt."""
     gate: GateSpec = GateSpec()

@@ -68,20 +68,23 @@ def plan_text(steps: Sequence[str]) -> str:
     return "\n".join(f"{number}. {step}" for number, step in enumerate(steps, start=1))
 
 
-CODE_SYSTEM = "You write Python functions. You follow the plan."
+CODE_SYSTEM = "You write Python functions."
+PLAN_SYSTEM = f"{CODE_SYSTEM} You follow the plan."
 
 
 def code_messages(problem: Problem, steps: Sequence[str]) -> list[tuple[Literal["system", "user", "assistant"], str]]:
-    """The chat that asks for code that follows a plan (methods A.4, S15), as (role, content).
+    """The chat that asks for code that follows a plan (methods A.4, S15), or for code alone, as (role, content).
 
     The demonstrations come first and are the same for every problem, so that a prefix cache holds them. They show what
     a weak model gets wrong most: to close the code block, and to stop after it.
     """
-    chat: list[tuple[Literal["system", "user", "assistant"], str]] = [("system", CODE_SYSTEM)]
+    chat: list[tuple[Literal["system", "user", "assistant"], str]] = [("system", PLAN_SYSTEM if steps else CODE_SYSTEM)]
     for shown in DEMONSTRATIONS:
-        chat += [("user", _code_request(shown.statement, [shown.plan])), ("assistant", fenced(shown.code))]
+        plan = [shown.plan] if steps else []
+        chat += [("user", _code_request(shown.statement, plan)), ("assistant", fenced(shown.code))]
     return [*chat, ("user", _code_request(problem.statement, steps))]
 
 
 def _code_request(statement: str, steps: Sequence[str]) -> str:
-    return f"{statement}\nPlan: {plan_text(steps)}\n{INSTRUCTION}"
+    plan = f"Plan: {plan_text(steps)}\n" if steps else ""
+    return f"{statement}\n{plan}{INSTRUCTION}"

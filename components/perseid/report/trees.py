@@ -78,6 +78,11 @@ class SearchView:
     observations: dict[str, list[Observation]] = field(default_factory=lambda: defaultdict(list))
     """Scores of steps against the verdicts on the answers that were made from them, by what gave the score."""
 
+    @property
+    def without_plans(self) -> bool:
+        """No plan was wanted (`search.algorithm: direct`): the trees are roots."""
+        return self.nodes == 0 and self.stopped["complete"] == self.trees > 0
+
 
 def read_search(stage: Path, outcomes: Mapping[str, Mapping[Steps, Sequence[bool]]], most: int) -> SearchView | None:
     """The searches of a synthesize stage's directory, with at most `most` trees in them; None before it has ended.

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from perseid.engines.protocol import Engine
 from perseid.search.cot import ChainOfThought
+from perseid.search.direct import DirectSampling
 from perseid.search.evaluators import (
     BlendEvaluator,
     Evaluator,
@@ -40,6 +41,8 @@ def build_search(
 
     Raises SearchConfigError where execution is to score and `execute` is missing.
     """
+    if config.algorithm == "direct":
+        return DirectSampling()
     policy = ModelPolicy(policy_engine, config, words)
     evaluator = build_evaluator(config, evaluator_engine or policy_engine, execute, words)
     if config.algorithm == "mcts":

@@ -11,7 +11,7 @@ from perseid.engines.protocol import EngineError, Usage
 
 StopReason = Literal["gate", "rounds", "depth", "time", "exhausted", "complete", "failed"]
 """`gate`: a path's score reached the end gate. `rounds`, `depth`, `time`: the limit. `exhausted`: no node is left to
-expand. `complete`: the one call of a chain of thought. `failed`: see `failure`."""
+expand. `complete`: the one call of a chain of thought, or no plan was wanted. `failed`: see `failure`."""
 
 MAX_PATHS = 256
 """Paths that a result lists, at most."""

@@ -43,7 +43,7 @@ class RolloutConfig:
 class SearchConfig:
     """A complete configuration. Fields as in `perseid.api.search.SearchSpec`, where they are described."""
 
-    algorithm: Literal["mcts", "tot", "cot"]
+    algorithm: Literal["mcts", "tot", "cot", "direct"]
     profile: Literal["recommended", "paper", "reference"]
     evaluator: EvaluatorConfig
     rounds: int
@@ -185,6 +185,8 @@ def resolve(spec: SearchSpec) -> SearchConfig:
     said = _said(spec, frozenset(field.name for field in fields(SearchConfig)) - _NESTED)
     if spec.algorithm != "mcts":
         said.setdefault("max_depth", min(profile.max_depth, BASELINE_DEPTH))
+    if spec.algorithm == "direct":
+        said["min_plan_words"] = 0  # the plan has none
     return replace(
         profile,
         algorithm=spec.algorithm,

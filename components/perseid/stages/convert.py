@@ -170,7 +170,7 @@ def training_samples(
         # Seeded by the answer's own id: the draw must not depend on what else was kept.
         instruction = random.Random(f"{seed}/{candidate.id}").choice(pool)
         code = fenced(candidate.code or "")
-        answer = f"{plan_text(candidate.plan)}\n\n{code}" if spec.thinking else code
+        answer = f"{plan_text(candidate.plan)}\n\n{code}" if spec.thinking and candidate.plan else code
         samples.append(
             TrainingSample(
                 id=candidate.id,

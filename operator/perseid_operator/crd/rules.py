@@ -162,6 +162,11 @@ TWINS: Mapping[tuple[type[BaseModel], str], tuple[Rule, ...]] = {
             "critique",
         ),
         Rule(
+            f"!{_SEARCHES} || self.search.algorithm != 'direct'",
+            "search.algorithm is direct, which searches for nothing: choose mcts, tot or cot",
+            "search",
+        ),
+        Rule(
             f"!{_SEARCHES} || !has(self.search.evaluator) || (self.search.evaluator.type == 'blend' ?"
             f" {_WEIGHTS}.ladder > 0.0 || {_WEIGHTS}.likelihood > 0.0 : self.search.evaluator.type != 'execution')",
             "search.evaluator goes by execution alone, but a question has no tests; set it to {type: likelihood}",

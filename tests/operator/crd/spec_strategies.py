@@ -147,6 +147,8 @@ def _mend_decodings(evolution: dict[str, Any]) -> None:
     if "search" in (cheap, *evolution.get("expensive", [])):
         evolution["critique"] = "self-verdict"
         evolution.get("search", {}).pop("evaluator", None)
+        if evolution.get("search", {}).get("algorithm") == "direct":
+            del evolution["search"]["algorithm"]
 
 
 LONG_TEXT = "x" * 1025
