@@ -3,7 +3,7 @@ PYTHON := .venv/bin/python
 PERSEID := .venv/bin/perseid
 UV := $(shell command -v uv || echo .venv-tools/bin/uv)
 
-.PHONY: help setup demo demo-meteor test test-kind test-fast lint format manifests chart chart-goldens control-plane crash \
+.PHONY: help setup demo demo-meteor test test-kind test-fast lint format manifests chart chart-goldens control-plane crash efficacy \
   crash-operator bench-synthesis bench-judging bench-operator check-pack images lock lock-images clean
 
 help: ## this list
@@ -62,6 +62,9 @@ crash: setup ## kill a run at ten random moments, go on each time, compare with 
 
 crash-operator: setup ## kill the operator a thousand times on a real API server, and count pipeline runs
 	$(PYTHON) benchmarks/operator_crash.py
+
+efficacy: setup ## what a run teaches the embedded model, over three seeds and beside the baselines; hours, in several sittings
+	$(PYTHON) benchmarks/efficacy.py --directory runs/efficacy
 
 bench-judging: setup ## what self-assessment teaches the embedded model about judging its own answers, over three seeds
 	$(PYTHON) benchmarks/judging.py

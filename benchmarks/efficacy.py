@@ -1,0 +1,129 @@
+"""Does a run make the embedded model better at problems that it never saw, and what of it does the search?
+
+Carries out examples/evolve-cpu.yaml with several seeds, and beside it one generation of each baseline from the same
+base model, with the same train problems, gate, training and evaluation, and about as many tokens for its data: sampling
+without a plan, chain of thought, Tree of Thoughts, and Monte Carlo tree search by each evaluator, with and without
+reflection, with plans in the training data and without.
+
+What each run came to is kept in benchmarks/results/efficacy.jsonl, so that hours of work can be done in several
+sittings and on several machines: what is in there is not run again. `--table` prints the tables of what is there;
+`--arms`, `--seeds` and `--hours` say how much to do; `--directory DIR` keeps the runs, and goes on with what it finds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from efficacy_outcomes import FILE, Outcome, read_outcome, read_outcomes
+from efficacy_tables import tables
+from perseid.api.layout import EVALUATIONS
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+EXAMPLE = REPOSITORY / "examples" / "evolve-cpu.yaml"
+EVOLVE = "evolve"
+ONE_GENERATION = {
+    "generations": {"max": 1},
+    "problems": {"test": [{"source": "pack", "split": "test", "levels": ["one-line"]}]},
+}
+
+
+def _searched(plans: int, samples: int, **search: Any) -> dict[str, Any]:
+    settings = {"synthesis": {"search": search, "plansPerProblem": plans}, "conversion": {"samplesPerPlan": samples}}
+    return ONE_GENERATION | settings
+
+
+# The numbers of plans and answers are such that all arms make about as many tokens for their data.
+ARMS: Mapping[str, dict[str, Any]] = {
+    EVOLVE: {},
+    "no plan": ONE_GENERATION,
+    "chain of thought": _searched(1, 10, algorithm="cot"),
+    "tree of thoughts": _searched(3, 2, algorithm="tot"),
+    "mcts, blend": _searched(3, 2, algorithm="mcts"),
+    "mcts, execution": _searched(3, 2, algorithm="mcts", evaluator={"type": "execution"}),
+    "mcts, likelihood": _searched(3, 3, algorithm="mcts", evaluator={"type": "likelihood"}),
+    "mcts, spoken score": _searched(3, 3, algorithm="mcts", evaluator={"type": "ladder"}),
+    "mcts, blend, reflection": _searched(3, 2, algorithm="mcts", reflection="before-expansion"),
+    "mcts, blend, plans learned": _searched(3, 2, algorithm="mcts"),
+}
+ARMS["mcts, blend, plans learned"]["conversion"]["thinking"] = True
+
+
+def main() -> int:
+    """Do what is not done yet, and print what is known; the exit code says whether the runs ran."""
+    options = _options()
+    if not options.table:
+        deadline = time.monotonic() + options.hours * 3600
+        with tempfile.TemporaryDirectory(prefix="perseid-efficacy-") as scratch:
+            directory = (options.directory or Path(scratch)).resolve()
+            directory.mkdir(parents=True, exist_ok=True)
+            _carry_out([(arm, seed) for seed in range(options.seeds) for arm in options.arms], directory, deadline)
+    print(tables(read_outcomes(), EVOLVE))
+    return 0
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS), metavar="ARM", help=", ".join(ARMS))
+    parser.add_argument("--hours", type=float, default=24.0, help="no run is begun after that many")
+    parser.add_argument("--directory", type=Path)
+    parser.add_argument("--table", action="store_true")
+    return parser.parse_args()
+
+
+def _carry_out(wanted: Sequence[tuple[str, int]], directory: Path, deadline: float) -> None:
+    done = {(one.arm, one.seed) for one in read_outcomes()}
+    for arm, seed in wanted:
+        if (arm, seed) in done:
+            continue
+        if time.monotonic() > deadline:
+            print("no time is left for more runs", file=sys.stderr)
+            return
+        print(f"{time.strftime('%T')} {arm}, seed {seed}", file=sys.stderr)
+        outcome = _run(arm, seed, directory)
+        with FILE.open("a") as file:
+            file.write(outcome.model_dump_json() + "\n")
+
+
+def _run(arm: str, seed: int, directory: Path) -> Outcome:
+    run = yaml.safe_load(EXAMPLE.read_text())
+    run["metadata"]["name"] = name = f"{arm.replace(',', '').replace(' ', '-')}-{seed}"
+    run["spec"] = _merged(run["spec"], ARMS[arm]) | {"seed": seed}
+    file = directory / f"{name}.yaml"
+    file.write_text(yaml.safe_dump(run, sort_keys=False))
+    _share_base_scores(directory, seed, directory / name)
+    command = [sys.executable, "-m", "perseid.cli", "run", str(file), "--runs-dir", str(directory), "--quiet"]
+    if (code := subprocess.run(command, check=False).returncode) != 0:
+        sys.exit(f"perseid run ended with {code}: {arm}, seed {seed}")
+    return read_outcome(directory / name, arm, seed)
+
+
+def _share_base_scores(directory: Path, seed: int, run: Path) -> None:
+    """Scores are kept by what they depend on: those of the base model, which another run of the seed has, are taken."""
+    for other in directory.glob(f"*-{seed}/{EVALUATIONS}/*"):
+        place = run / EVALUATIONS / other.name
+        if not place.exists():
+            shutil.copytree(other, place)
+
+
+def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings with others put over them. A search is replaced as a whole."""
+    merged = dict(base)
+    for key, value in over.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict) and key != "search"
+        merged[key] = _merged(merged[key], value) if both else value
+    return merged
+
+
+if __name__ == "__main__":
+    sys.exit(main())
