@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 import typer
-from fabricated_results import BETTER, RUN, fabricate
 from typer.testing import CliRunner
 
+from fabricated_results import BETTER, RUN, fabricate
 from perseid.cli import app as commands
 from perseid.cli import exits
 from perseid.cli.app import app

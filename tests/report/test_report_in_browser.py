@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 
 import pytest
-from fabricated_results import BETTER, RUN, WORSE, fabricate
-from fabricated_stages import write_meteor, write_search
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
@@ -16,6 +14,8 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
+from fabricated_results import BETTER, RUN, WORSE, fabricate
+from fabricated_stages import write_meteor, write_search
 from perseid.api.base import replace
 from perseid.api.layout import Layout
 from perseid.report.document import read_report

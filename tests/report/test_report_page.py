@@ -8,9 +8,9 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+
 from fabricated_results import BETTER, RUN, WORSE, fabricate
 from fabricated_stages import PROBLEMS, write_answers, write_manifest, write_meteor, write_search
-
 from perseid.api.base import replace
 from perseid.api.files import TREES
 from perseid.api.layout import Layout

@@ -7,9 +7,9 @@ import json
 from pathlib import Path
 
 import pytest
-from fabricated_results import BETTER, RUN, WORSE, fabricate, score, write_scores
 from rich.console import Console
 
+from fabricated_results import BETTER, RUN, WORSE, fabricate, score, write_scores
 from perseid.api.base import replace
 from perseid.api.layout import Layout
 from perseid.api.meteor import QuestionsSpec

@@ -109,6 +109,17 @@ class YieldCounts(RecordedModel):
             raise ValueError(f"kept {self.kept} + dropped {dropped} is not total {self.total}")
         return self
 
+    @staticmethod
+    def sum(parts: Iterable[YieldCounts]) -> YieldCounts:
+        """Those of several stages together."""
+        known = list(parts)
+        reasons = sorted({reason for one in known for reason in one.dropped})
+        return YieldCounts(
+            total=sum(one.total for one in known),
+            kept=sum(one.kept for one in known),
+            dropped={reason: sum(one.dropped.get(reason, 0) for one in known) for reason in reasons},
+        )
+
 
 class StageUsage(RecordedModel):
     """What a stage used."""

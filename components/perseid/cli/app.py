@@ -1,4 +1,4 @@
-"""The commands: run, validate, compile, plan, report; and those that plugins bring."""
+"""The commands: run, validate, compile, plan, report; those that look at runs; and those that plugins bring."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable
 from datetime import UTC, datetime
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, TypeVar
+from typing import Annotated, NoReturn
 from uuid import UUID
 
 import typer
@@ -20,14 +19,14 @@ from rich.console import Console
 from typer.models import CommandInfo
 
 from perseid import __version__
-from perseid.api.errors import RunFileError
-from perseid.api.load import load_run
 from perseid.api.reasons import Phase
 from perseid.api.spec import EvolutionRun
 from perseid.api.status import EvolutionRunStatus
 from perseid.cli import exits
+from perseid.cli.inspection import commands as inspection
 from perseid.cli.preflight import check
 from perseid.cli.tables import print_summary
+from perseid.cli.terminal import fail, load, open_console, or_exit
 from perseid.cli.view import LinesView, LiveView, SilentView, View
 from perseid.data.errors import DataError
 from perseid.report.summary import summarise
@@ -44,7 +43,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-LOG_WIDTH = 140
 PLUGINS = "perseid.commands"
 """Entry points of this group are typer apps: their commands become commands of `perseid`, in place of ours of the same
 name: the operator's `report` knows runs in clusters beside those in directories."""
@@ -53,7 +51,6 @@ CLUSTER_COMMANDS = ("get", "describe", "logs", "suspend", "resume", "approve", "
 NEEDS_OPERATOR = (
     f"needs Perseid's extra `operator`, which is not installed in {sys.prefix}: pip install 'perseid[operator]'"
 )
-T = TypeVar("T")
 RunFile = Annotated[Path, typer.Argument(metavar="RUN.YAML", help="The file with the EvolutionRun.")]
 
 
@@ -80,8 +77,8 @@ def _options(
 @app.command()
 def validate(file: RunFile) -> None:
     """Check a run file: every mistake with its line, what is allowed and the nearest right name."""
-    run = _load(file)
-    _or_exit(lambda: check(absolute_paths(run, file.resolve().parent), keys=False))
+    run = load(file)
+    or_exit(lambda: check(absolute_paths(run, file.resolve().parent), keys=False))
     Console().print(f"{file} is valid: EvolutionRun {run.metadata.name}", highlight=False, markup=False, soft_wrap=True)
 
 
@@ -93,15 +90,15 @@ def compile_(
     ),
 ) -> None:
     """Write the Kubeflow pipeline of one generation."""
-    run = _load(file)
+    run = load(file)
     if output.is_dir():
-        _exit(exits.MISTAKE, f"{output} is a directory; give the file to write, for example {output / 'pipeline.yaml'}")
+        fail(exits.MISTAKE, f"{output} is a directory; give the file to write, for example {output / 'pipeline.yaml'}")
     from perseid.pipelines.generation import compile_pipeline  # KFP takes a second to import
 
     try:
         compile_pipeline(run, output)
     except OSError as error:
-        _exit(exits.MISTAKE, f"cannot write {output}: {error.strerror}")
+        fail(exits.MISTAKE, f"cannot write {output}: {error.strerror}")
     Console().print(f"wrote {output}", highlight=False, markup=False)
 
 
@@ -124,10 +121,10 @@ def plan(
     as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON, and nothing else.")] = False,
 ) -> None:
     """Say what a cluster would be asked for, with ids. A dry run: it needs no cluster, and nothing is submitted."""
-    accepted = _load(file)
+    accepted = load(file)
     from perseid.cli.plan import plan_submissions, print_plan
 
-    planned = _or_exit(
+    planned = or_exit(
         lambda: plan_submissions(
             accepted,
             namespace=namespace or accepted.metadata.namespace or "default",
@@ -139,7 +136,7 @@ def plan(
     if as_json:
         print(json.dumps(planned.to_dict(), indent=2))  # noqa: T201  # the command's answer
     else:
-        print_plan(_console(), planned)
+        print_plan(open_console(), planned)
 
 
 @app.command()
@@ -150,10 +147,10 @@ def run(
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON, and nothing else.")] = False,
 ) -> None:
     """Carry a run through on this machine. The same command goes on with a run that was stopped."""
-    accepted = absolute_paths(_load(file), file.resolve().parent)
-    _or_exit(lambda: check(accepted, keys=True))
+    accepted = absolute_paths(load(file), file.resolve().parent)
+    or_exit(lambda: check(accepted, keys=True))
     directory = RunDirectory(runs_dir / accepted.metadata.name)
-    console = _console()
+    console = open_console()
     view: View
     if quiet or as_json:
         view = SilentView()
@@ -163,8 +160,8 @@ def run(
         view = LinesView(console, directory.path, accepted)
     # What the end needs is loaded now: in hours, another version may be installed. `validate` need not wait for it.
     importlib.import_module("perseid.report.render")
-    status = _or_exit(lambda: _drive(accepted, directory, view))
-    _report(accepted, directory, status, console, quiet=quiet, as_json=as_json)
+    status = or_exit(lambda: _drive(accepted, directory, view))
+    _report(accepted, directory, or_exit(lambda: directory.whole_status(status)), console, quiet=quiet, as_json=as_json)
     if status.phase is Phase.FAILED:
         raise typer.Exit(exits.FAILED)
     if not status.phase.is_terminal:
@@ -182,8 +179,8 @@ def report(
     from perseid.cli.report import is_directory, report_directory
 
     if not is_directory(run):
-        _exit(exits.MISTAKE, f"there is no directory {run}; the report of a run in a cluster {NEEDS_OPERATOR}")
-    written = _or_exit(lambda: report_directory(Path(run), output))
+        fail(exits.MISTAKE, f"there is no directory {run}; the report of a run in a cluster {NEEDS_OPERATOR}")
+    written = or_exit(lambda: report_directory(Path(run), output))
     Console().print(f"wrote {written}", highlight=False, markup=False, soft_wrap=True)
 
 
@@ -198,10 +195,10 @@ def _drive(accepted: EvolutionRun, directory: RunDirectory, view: View) -> Evolu
         except KeyboardInterrupt:
             # A second Ctrl-C must not cut the clean-up short: what it would leave behind is killed with us anyway.
             signal.signal(signal.SIGINT, signal.SIG_IGN)
-            _exit(
+            backend.close()
+            fail(
                 exits.INTERRUPTED,
                 f"stopped; what is done is in {directory.path}. The same command goes on from there.",
-                before=backend.close,
             )
         finally:
             backend.close()
@@ -220,7 +217,7 @@ def _report(
     quiet: bool,
     as_json: bool,
 ) -> None:
-    summary = _or_exit(lambda: summarise(accepted, status, directory.path))
+    summary = or_exit(lambda: summarise(accepted, status, directory.path))
     if as_json:
         print(json.dumps(summary.to_dict(), indent=2))  # noqa: T201  # the command's answer
     elif not quiet:
@@ -248,34 +245,6 @@ def _write_page(
         console.print(f"Report: {page}", highlight=False, markup=False, soft_wrap=True)
 
 
-def _console() -> Console:
-    console = Console()
-    if not console.is_terminal:
-        console.width = LOG_WIDTH  # a pipe has no width of its own, and rich would fold tables at 80
-    return console
-
-
-def _load(file: Path) -> EvolutionRun:
-    try:
-        return load_run(file)
-    except RunFileError as error:
-        _exit(exits.MISTAKE, str(error))
-
-
-def _or_exit(call: Callable[[], T]) -> T:
-    try:
-        return call()
-    except (RunnerError, DataError) as error:
-        _exit(exits.MISTAKE, str(error))
-
-
-def _exit(code: int, message: str, before: Callable[[], Any] | None = None) -> NoReturn:
-    if before is not None:
-        before()
-    Console(stderr=True).print(message, highlight=False, markup=False, soft_wrap=True)
-    raise typer.Exit(code)
-
-
 def add_plugins(to: typer.Typer) -> None:
     """Add the commands of every plugin that can be loaded, and hidden ones that say how to get those of clusters."""
     for plugin in entry_points(group=PLUGINS):
@@ -300,10 +269,11 @@ def _name(command: CommandInfo) -> str:
 
 
 def _absent(context: typer.Context) -> None:
-    _exit(exits.MISTAKE, f"`perseid {context.info_name}` speaks to clusters and {NEEDS_OPERATOR}")
+    fail(exits.MISTAKE, f"`perseid {context.info_name}` speaks to clusters and {NEEDS_OPERATOR}")
 
 
 if os.environ.get("PERSEID_LOG") == "debug":
     logging.basicConfig(level=logging.DEBUG, stream=sys.stderr)
 
+app.registered_commands.extend(inspection.registered_commands)
 add_plugins(app)

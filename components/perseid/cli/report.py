@@ -27,6 +27,7 @@ def report_directory(target: Path, output: Path | None) -> Path:
     """
     directory = RunDirectory(target)
     run, status = directory.recorded()
+    status = directory.whole_status(status)
     return write_report(run, status, directory.path, output or directory.path / REPORT)
 
 

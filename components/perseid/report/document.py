@@ -12,8 +12,7 @@ import yaml
 from perseid import __version__
 from perseid.api.files import ANSWERS, CANDIDATES, DROPPED, SAMPLES, SCORES, TREES, YIELD
 from perseid.api.layout import RESULT, Layout
-from perseid.api.reasons import GenerationPhase
-from perseid.api.result import GenerationResult, SetResult, StageResult, YieldCounts
+from perseid.api.result import GenerationResult
 from perseid.api.spec import EvolutionRun
 from perseid.api.status import AttemptStatus, EvolutionRunStatus, GenerationStatus
 from perseid.evaluation.calibration import Observation
@@ -22,10 +21,13 @@ from perseid.report.calibrations import EvaluatorView, Finding, evaluators, sear
 from perseid.report.files import read_document, read_records
 from perseid.report.gains import GainsView, read_gains
 from perseid.report.meteor import METEOR_FILES, MeteorView, read_meteor
+from perseid.report.overview import missing_generations, missing_sentence
 from perseid.report.samples import AnswersView, read_answers
+from perseid.report.scores import ScoresView, score_views
+from perseid.report.stages import StageView, read_stage, shown_attempt
 from perseid.report.summary import Summary, evaluation_places, summarise
 from perseid.report.trees import SearchView, read_search
-from perseid.training.manifest import MANIFEST_NAME, ModelManifest
+from perseid.training.manifest import MANIFEST_NAME
 
 TREES_SHOWN, SAMPLES_SHOWN, QUESTIONS_SHOWN = 40, 80, 40
 """In a whole report; every generation has its share of them, and not less than LEAST_SHOWN."""
@@ -34,42 +36,6 @@ LEAST_SHOWN = 4
 
 FILES = frozenset({RESULT, YIELD, SCORES, ANSWERS, TREES, CANDIDATES, SAMPLES, DROPPED, MANIFEST_NAME, *METEOR_FILES})
 """Names of the files that a report reads: neither journals nor weights."""
-
-
-@dataclass(frozen=True, slots=True)
-class StageView:
-    """A stage of the attempt that is shown."""
-
-    name: str
-    state: str
-    """`done`, `failed`, `begun`, `to come`, or `not run` where its generation is over without it."""
-    result: StageResult | None
-    yields: YieldCounts | None
-    """What became of what could have been training data; None for a stage that makes none."""
-    manifest: ModelManifest | None
-    """Of the model that it made."""
-
-
-@dataclass(frozen=True, slots=True)
-class ScorePoint:
-    """A model's score on a set. Shares from 0 to 1."""
-
-    label: str
-    value: float
-    low: float
-    high: float
-    promoted: bool
-
-
-@dataclass(frozen=True, slots=True)
-class ScoresView:
-    """The scores of all generations' models on one set, the base first."""
-
-    name: str
-    decides: bool
-    problems: int
-    samples: int
-    points: list[ScorePoint]
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +78,8 @@ class Report:
     """Made by models in that time."""
     scores: list[ScoresView]
     generations: list[GenerationView]
+    missing: str
+    """What is to be said of earlier generations that nothing is known of; empty without any."""
     evaluators: list[EvaluatorView]
     """Of answers to evaluation sets."""
     findings: list[Finding]
@@ -148,8 +116,9 @@ def read_report(run: EvolutionRun, status: EvolutionRunStatus, root: Path, now: 
         summary=summary,
         seconds=summary.seconds + sum(one.seconds for one in unfinished),
         tokens=summary.completion_tokens + sum(one.completion_tokens for one in unfinished),
-        scores=_scores(generations),
+        scores=score_views((one.result, one.phase) for one in generations),
         generations=generations,
+        missing=missing_sentence(missing_generations(status)),
         evaluators=_of_evaluations(run, generations, root),
         findings=findings,
         configuration=_configuration(run),
@@ -160,7 +129,7 @@ def read_report(run: EvolutionRun, status: EvolutionRunStatus, root: Path, now: 
 def _generation(
     run: EvolutionRun, status: EvolutionRunStatus, known: GenerationStatus, root: Path, share: int
 ) -> GenerationView:
-    number = _attempt(status, known)
+    number = shown_attempt(status, known)
     layout = Layout(root, known.index, number)
     result = read_document(layout.result, GenerationResult)
     answers = read_answers(layout.stage("convert"), _part(SAMPLES_SHOWN, share))
@@ -179,7 +148,7 @@ def _generation(
         message="" if known.result is None else known.result.message,
         attempt=number,
         attempts=known.attempts,
-        stages=[_stage(layout, stage, over=known.finished_at is not None) for stage in run.spec.stages],
+        stages=[read_stage(layout, stage, over=known.finished_at is not None) for stage in run.spec.stages],
         result=result,
         search=search,
         answers=answers,
@@ -192,52 +161,6 @@ def _generation(
 
 def _part(most: int, generations: int) -> int:
     return max(LEAST_SHOWN, most // generations)
-
-
-def _attempt(status: EvolutionRunStatus, known: GenerationStatus) -> int:
-    """The attempt that gave the result, the one under way, or the newest."""
-    if known.result is not None:
-        return next(one.number for one in known.attempts if one.run_id == known.result.run_id)
-    if status.current is not None and status.current.generation == known.index:
-        return status.current.attempt
-    return known.attempts[-1].number if known.attempts else 0
-
-
-def _stage(layout: Layout, name: str, *, over: bool) -> StageView:
-    directory = layout.stage(name)
-    result = read_document(directory / RESULT, StageResult)
-    absent = "not run" if over else "begun" if directory.exists() else "to come"
-    return StageView(
-        name=name,
-        state=absent if result is None else result.state,
-        result=result,
-        yields=read_document(directory / YIELD, YieldCounts),
-        manifest=read_document(directory / "model" / MANIFEST_NAME, ModelManifest),
-    )
-
-
-def _scores(generations: list[GenerationView]) -> list[ScoresView]:
-    found: dict[str, ScoresView] = {}
-    for generation in generations:
-        result = generation.result
-        if result is None or result.dev is None:
-            continue
-        for one in (result.dev, *result.test):
-            view = found.get(one.name)
-            if view is None:
-                start = "base" if generation.index == 0 else "start"
-                view = ScoresView(one.name, one is result.dev, one.parent.problems, one.parent.samples, [])
-                view.points.append(ScorePoint(start, one.parent.pass_at_1, one.parent.low, one.parent.high, True))
-                found[one.name] = view
-            view.points.extend(_point(one, generation))
-    return list(found.values())
-
-
-def _point(one: SetResult, generation: GenerationView) -> Iterable[ScorePoint]:
-    score = one.candidate
-    if score is not None:
-        promoted = generation.phase == GenerationPhase.PROMOTED.value
-        yield ScorePoint(f"{generation.index}", score.pass_at_1, score.low, score.high, promoted)
 
 
 def _of_evaluations(run: EvolutionRun, generations: list[GenerationView], root: Path) -> list[EvaluatorView]:

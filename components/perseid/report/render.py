@@ -15,9 +15,10 @@ from markupsafe import Markup
 
 from perseid.evaluation.reliability import Estimate
 from perseid.report import plots
-from perseid.report.document import GenerationView, Report, ScoresView
+from perseid.report.document import GenerationView, Report
 from perseid.report.gains import GainsView
 from perseid.report.plots import Line, Mark
+from perseid.report.scores import ScoresView
 from perseid.report.treeplot import tree_plot
 
 TEMPLATES = Path(__file__).with_name("templates")

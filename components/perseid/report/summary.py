@@ -115,7 +115,7 @@ def summarise(run: EvolutionRun, status: EvolutionRunStatus, root: Path) -> Summ
     return Summary(
         name=run.metadata.name,
         phase=status.phase.value,
-        message=_message(status),
+        message=status_message(status),
         confidence=run.spec.evaluation.confidence,
         model=run.spec.model.ref if promoted is None else promoted.uri,
         promoted_generation=promoted.generation if made and promoted is not None else None,
@@ -142,7 +142,8 @@ def _results(status: EvolutionRunStatus, root: Path) -> Iterator[GenerationResul
             raise DataError(f"{path} cannot be read: {error}; the status says that it was there: restore it") from error
 
 
-def _message(status: EvolutionRunStatus) -> str:
+def status_message(status: EvolutionRunStatus) -> str:
+    """What the run's conditions say of it now; the one that matters most."""
     order = (ConditionType.FAILED, ConditionType.COMPLETE, ConditionType.SUSPENDED, ConditionType.PROGRESSING)
     told = (status.condition(kind) for kind in order)
     return next((condition.message for condition in told if condition is not None and condition.message), "")

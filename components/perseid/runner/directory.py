@@ -19,12 +19,14 @@ from perseid.api.layout import attempt_key
 from perseid.api.meteor import JudgeSpec, MentorSpec, MeteorSpec, QuestionSet
 from perseid.api.problems import ProblemSet
 from perseid.api.spec import EvolutionRun
-from perseid.api.status import EvolutionRunStatus
+from perseid.api.status import EvolutionRunStatus, GenerationStatus
 from perseid.decide.observed import StartModel
 from perseid.runner.errors import RunnerError
 
 RUN_FILE = "run.json"
 STATUS_FILE = "status.json"
+GENERATION_FILE = "generation.json"
+"""Beside a generation's attempts: what the status said of it in the end. The status keeps the newest ones only."""
 PACK = "pack"
 """The path of recorded answers that is no path: those that come with Perseid's questions."""
 M = TypeVar("M", bound=BaseModel)
@@ -166,9 +168,35 @@ class RunDirectory:
             raise RunnerError(f"spec.model.evolutionRun is {name}, but that run has not promoted a model (see {file})")
         return StartModel(promoted)
 
+    def in_use(self) -> bool:
+        """Whether a `perseid run` holds the directory now."""
+        try:
+            with (self.path / ".lock").open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return False
+        except BlockingIOError:
+            return True
+        return False
+
+    def whole_status(self, status: EvolutionRunStatus) -> EvolutionRunStatus:
+        """The status with the generations that it has no more room for. Raises RunnerError."""
+        first = status.generations[0].index if status.generations else 0
+        files = [self._generation_file(index) for index in range(first)]
+        earlier = [_read(file, GenerationStatus) for file in files if file.exists()]
+        # A copy that is not validated: the bound on the status is not one on what is shown.
+        return status.model_copy(update={"generations": [*earlier, *status.generations]})
+
     def write_status(self, status: EvolutionRunStatus) -> None:
-        """Replace the status, atomically."""
+        """Replace the status, atomically; before that, keep what it says of each generation that is over."""
+        for generation in status.generations:
+            file, text = self._generation_file(generation.index), generation.model_dump_json(by_alias=True, indent=2)
+            if generation.finished_at is not None and (not file.exists() or file.read_text().rstrip() != text):
+                write_atomically(file, text)
         write_atomically(self.path / STATUS_FILE, status.model_dump_json(by_alias=True, indent=2))
+
+    def _generation_file(self, index: int) -> Path:
+        return (self.path / attempt_key(index, 0)).parents[1] / GENERATION_FILE
 
     def attempt_directory(self, generation: int, number: int) -> Path:
         """Where an attempt's stages write."""

@@ -35,7 +35,6 @@ from perseid.stages.models import resolve_start_model
 from perseid.stages.retention import delete_superseded_models
 from perseid.stages.scoring import ScoredSet, fetch_scores, score_model, scored_sets
 from perseid.stages.spending import recorded_usage
-from perseid.stages.yields import add_yields
 
 ALL_DEV = "all-dev"
 """What the dev sets of several methods are called where they decide together."""
@@ -156,7 +155,7 @@ def _generation_result(
 def _yields(context: StageContext) -> YieldCounts:
     """Of all stages that make training data."""
     files = [context.output(stage, YIELD) for stage in context.spec.stages[:-1]]
-    return add_yields(YieldCounts.model_validate_json(path.read_bytes()) for path in files if path.exists())
+    return YieldCounts.sum(YieldCounts.model_validate_json(path.read_bytes()) for path in files if path.exists())
 
 
 def _set_result(context: StageContext, parent: EvaluationResult, candidate: EvaluationResult | None) -> SetResult:

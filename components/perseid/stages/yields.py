@@ -15,17 +15,6 @@ def count_yield(kept: int, dropped: Iterable[Dropped]) -> YieldCounts:
     return YieldCounts(total=kept + reasons.total(), kept=kept, dropped=dict(sorted(reasons.items())))
 
 
-def add_yields(parts: Iterable[YieldCounts]) -> YieldCounts:
-    """The sum."""
-    total = kept = 0
-    reasons: Counter[str] = Counter()
-    for part in parts:
-        total += part.total
-        kept += part.kept
-        reasons.update(part.dropped)
-    return YieldCounts(total=total, kept=kept, dropped=dict(sorted(reasons.items())))
-
-
 def dropped_metrics(yields: YieldCounts) -> dict[str, float]:
     """Scalars for a user interface."""
     return {f"dropped_{reason}": float(count) for reason, count in yields.dropped.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -53,14 +54,23 @@ def score(value: float) -> Score:
     return Score(pass_at_1=value, low=value / 2, high=(1 + value) / 2, problems=4, samples=4)
 
 
-def fabricate(root: Path, *generations: list[int] | None, fails: bool = False) -> EvolutionRunStatus:
-    """A run whose generations' models scored so, or made none; the brain itself writes the status."""
-    status = RunDirectory(root).accept(RUN)
+def fabricate(
+    root: Path,
+    *generations: list[int] | None,
+    fails: bool = False,
+    run: EvolutionRun = RUN,
+    written: Callable[[EvolutionRunStatus], None] = lambda status: None,
+) -> EvolutionRunStatus:
+    """A run whose generations' models scored so, or made none; the brain itself writes the status.
+
+    `written` is given each status on the way, as a run's directory is.
+    """
+    status = RunDirectory(root).accept(run)
     parent, start = BASE, "base"
     for title in ("dev", "held-out"):
         write_scores(root, title, "base", BASE)
     moment = 0
-    plan = decide(RUN.spec, status, Observed(), _at(moment))
+    plan = decide(run.spec, status, Observed(), _at(moment))
     for passed in generations:
         current = plan.status.current
         assert current is not None
@@ -95,12 +105,13 @@ def fabricate(root: Path, *generations: list[int] | None, fails: bool = False) -
             parent, start = passed, f"model{number}"
         moment += 60
         seen = Observed(runs={current.run_id: ObservedRun(RunState.SUCCEEDED, result=result)})
-        plan = decide(RUN.spec, plan.status, seen, _at(moment))
+        plan = decide(run.spec, plan.status, seen, _at(moment))
+        written(plan.status)
     while fails and not plan.status.phase.is_terminal:
         current = plan.status.current
         assert current is not None
         seen = Observed(runs={current.run_id: ObservedRun(RunState.FAILED, error="convert: no disk")})
-        plan = decide(RUN.spec, plan.status, seen, _at(moment))
+        plan = decide(run.spec, plan.status, seen, _at(moment))
     return plan.status
 
 
