@@ -1,4 +1,4 @@
-"""Commands that look at runs on this machine: show. They change nothing."""
+"""Commands that look at runs on this machine: show, tree. They change nothing."""
 
 from __future__ import annotations
 
@@ -34,6 +34,30 @@ def show(directory: RunPlace, as_json: AsJson = False) -> None:
         print(json.dumps({**overview.to_dict(), "in_use": place.in_use()}, indent=2))  # noqa: T201  # the answer
     else:
         print_overview(open_console(), overview, in_use=place.in_use())
+
+
+@commands.command()
+def tree(
+    directory: RunPlace,
+    problem: Annotated[
+        str | None, typer.Argument(metavar="[PROBLEM]", help="Id of a train problem. Default: a list of all.")
+    ] = None,
+    generation: Annotated[
+        int | None, typer.Option(min=0, help="Counted from 0. Default: the newest that has trees.")
+    ] = None,
+    depth: Annotated[int | None, typer.Option(min=1, help="Show so many steps from the root. Default: all.")] = None,
+) -> None:
+    """Show the search tree of a problem: steps, visits, values, reflections, the best path and what its code did."""
+    from perseid.cli.trees import print_forest, print_tree
+    from perseid.report.forest import read_forest
+
+    place = RunDirectory(directory)
+    run, status = or_exit(lambda: recorded(place))
+    forest = or_exit(lambda: read_forest(run, status, place.path, generation))
+    if problem is None:
+        print_forest(open_console(), forest)
+    else:
+        print_tree(open_console(), or_exit(lambda: forest.tree(problem)), depth)
 
 
 def recorded(directory: RunDirectory) -> tuple[EvolutionRun, EvolutionRunStatus]:

@@ -144,4 +144,4 @@ def _sorted(dropped: dict[str, int]) -> list[tuple[str, int]]:
 
 
 def _indented(console: Console, text: Text, by: int = 2) -> None:
-    console.print(Padding(text, (0, 0, 0, by)))
+    console.print(Padding(text, (0, 0, 0, by), expand=False))

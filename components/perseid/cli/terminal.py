@@ -53,3 +53,8 @@ def fail(code: int, message: str) -> NoReturn:
 def say(message: str) -> None:
     """One line on the error output, beside the command's answer."""
     Console(stderr=True).print(message, highlight=False, markup=False, soft_wrap=True)
+
+
+def printable(text: str) -> str:
+    """Text that a model or a data set has written, without what a terminal would take for a command."""
+    return "".join(one if one.isprintable() or one in "\n\t" else "\N{REPLACEMENT CHARACTER}" for one in text)

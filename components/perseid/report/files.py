@@ -29,6 +29,24 @@ def read_records(path: Path, model: type[M]) -> Iterator[M]:
 
     Raises DataError.
     """
+    for _, record in read_places(path, model):
+        yield record
+
+
+def read_record(path: Path, place: int, model: type[M]) -> M:
+    """The record at a place that `read_places` has given. Raises DataError."""
+    try:
+        with path.open("rb") as file:
+            file.seek(place)
+            return model.model_validate_json(file.readline())
+    except (OSError, ValidationError) as error:
+        raise _unreadable(path, error) from error
+
+
+def read_places(path: Path, model: type[M]) -> Iterator[tuple[int, M]]:
+    """As `read_records`, with the byte at which each record begins: what is shown of a file is chosen when all of it
+    has been read, and then it need not be read again.
+    """
     try:
         file = path.open("rb")
     except FileNotFoundError:
@@ -36,11 +54,13 @@ def read_records(path: Path, model: type[M]) -> Iterator[M]:
     except OSError as error:
         raise _unreadable(path, error) from error
     with file:
+        place = 0
         for number, line in enumerate(file, start=1):
+            begins, place = place, place + len(line)
             if not line.strip():
                 continue
             try:
-                yield model.model_validate_json(line)
+                yield begins, model.model_validate_json(line)
             except ValidationError as error:
                 raise _unreadable(f"{path}:{number}", error) from error
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from perseid.api.files import CANDIDATES, DROPPED, SAMPLES
 from perseid.data.records import Candidate, Dropped, TrainingSample
 from perseid.evaluation.calibration import Observation
-from perseid.report.files import read_records, spread
+from perseid.report.files import read_places, read_record, read_records, spread
 from perseid.report.trees import Steps
 
 KEPT = "kept"
@@ -59,7 +59,9 @@ def read_answers(stage: Path, most: int) -> AnswersView | None:
     problems: set[str] = set()
     solved: set[str] = set()
     ids: dict[str, list[str]] = defaultdict(list)
-    for one in read_records(path, Candidate):
+    places: dict[str, int] = {}
+    for place, one in read_places(path, Candidate):
+        places[one.id] = place
         problems.add(one.problem_id)
         view.total += 1
         view.with_code += one.code is not None
@@ -76,10 +78,9 @@ def read_answers(stage: Path, most: int) -> AnswersView | None:
             solved.add(one.problem_id)
     view.problems, view.solved = len(problems), len(solved)
     chosen = _chosen(ids, most)
-    for one in read_records(path, Candidate):
-        if one.id in chosen:
-            why = dropped.get(one.id)
-            view.shown.append(SampleView(one, _fate(one, kept, dropped), "" if why is None else why.detail))
+    for one in (read_record(path, place, Candidate) for name, place in places.items() if name in chosen):
+        why = dropped.get(one.id)
+        view.shown.append(SampleView(one, _fate(one, kept, dropped), "" if why is None else why.detail))
     return view
 
 

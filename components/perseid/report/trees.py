@@ -11,7 +11,7 @@ from perseid.api.files import TREES
 from perseid.data.errors import DataError
 from perseid.data.records import TreeRecord
 from perseid.evaluation.calibration import Observation
-from perseid.report.files import read_records, spread
+from perseid.report.files import read_places, read_record, spread
 from perseid.search.tree import Node, Tree
 
 NODES_SHOWN = 60
@@ -93,20 +93,26 @@ def read_search(stage: Path, outcomes: Mapping[str, Mapping[Steps, Sequence[bool
     if not path.exists():
         return None
     view = SearchView()
-    chosen = _chosen((one.problem_id for one in read_records(path, TreeRecord)), outcomes, most)
-    for record in read_records(path, TreeRecord):
-        try:
-            tree = Tree.from_dict(record.tree)
-        except (KeyError, TypeError, ValueError) as error:
-            raise DataError(f"{path}: the tree of {record.problem_id} cannot be read: {error}") from error
+    places: dict[str, int] = {}
+    for place, record in read_places(path, TreeRecord):
+        tree = tree_of(record, path)
+        places[record.problem_id] = place
         view.trees += 1
         view.nodes += len(tree.nodes) - 1
         view.stopped[record.stop_reason] += 1
-        ends = {steps: _find(tree, steps) for steps in outcomes.get(record.problem_id, {})}
-        _observe(view, record, tree, ends, outcomes)
-        if record.problem_id in chosen:
-            view.shown.append(_view(record, tree, ends, outcomes.get(record.problem_id, {})))
+        _observe(view, record, tree, outcomes.get(record.problem_id, {}))
+    chosen = _chosen(places, outcomes, most)
+    for record in (read_record(path, place, TreeRecord) for name, place in places.items() if name in chosen):
+        view.shown.append(view_tree(record, tree_of(record, path), outcomes.get(record.problem_id, {}), NODES_SHOWN))
     return view
+
+
+def tree_of(record: TreeRecord, path: Path) -> Tree:
+    """The tree in a record of the file at `path`. Raises DataError."""
+    try:
+        return Tree.from_dict(record.tree)
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{path}: the tree of {record.problem_id} cannot be read: {error}") from error
 
 
 def _chosen(
@@ -131,32 +137,25 @@ def _find(tree: Tree, steps: Sequence[str]) -> Node | None:
     return node if steps else None
 
 
-def _observe(
-    view: SearchView,
-    record: TreeRecord,
-    tree: Tree,
-    ends: Mapping[Steps, Node | None],
-    outcomes: Mapping[str, Mapping[Steps, Sequence[bool]]],
-) -> None:
-    for steps, end in ends.items():
+def _observe(view: SearchView, record: TreeRecord, tree: Tree, outcomes: Mapping[Steps, Sequence[bool]]) -> None:
+    for steps, verdicts in outcomes.items():
+        end = _find(tree, steps)
         if end is None:
             continue
         for node in tree.lineage(end):
             scores = {"step-value": node.value, "step-score": node.score, "step-likelihood": _per_token(node)}
-            for right in outcomes[record.problem_id][steps]:
+            for right in verdicts:
                 for name, score in scores.items():
                     view.observations[name].append(Observation(record.problem_id, score, right))
 
 
-def _view(
-    record: TreeRecord,
-    tree: Tree,
-    ends: Mapping[Steps, Node | None],
-    outcomes: Mapping[Steps, Sequence[bool]],
-) -> TreeView:
+def view_tree(record: TreeRecord, tree: Tree, outcomes: Mapping[Steps, Sequence[bool]], most: int) -> TreeView:
+    """The tree with at most `most` steps, and the verdicts on the answers that were made from its paths."""
+    ends = {steps: _find(tree, steps) for steps in outcomes}
     best = _find(tree, [str(step) for step in record.paths[0]["steps"]]) if record.paths else None
     path = [] if best is None else tree.lineage(best)
-    shown = _shown(tree, [*path, *(node for end in ends.values() if end is not None for node in tree.lineage(end))])
+    tried = [node for end in ends.values() if end is not None for node in tree.lineage(end)]
+    shown = _shown(tree, [*path, *tried], most)
     verdicts: dict[int, list[bool]] = defaultdict(list)
     for steps, end in ends.items():
         if end is not None:
@@ -199,13 +198,13 @@ def _view(
     )
 
 
-def _shown(tree: Tree, first: Sequence[Node]) -> set[int]:
+def _shown(tree: Tree, first: Sequence[Node], most: int) -> set[int]:
     """Nodes to show, each with all that it stands on; the root is always one of them."""
     shown = {0}
     rest = sorted(tree.nodes[1:], key=lambda node: (-node.visits, -(node.value or 0.0), node.id))
     for node in [*first, *rest]:
         line = {each.id for each in tree.lineage(node)}
-        if len(shown | line) <= NODES_SHOWN + 1:
+        if len(shown | line) <= most + 1:
             shown |= line
     return shown
 
