@@ -137,6 +137,12 @@ class StageUsage(RecordedModel):
     paid_tokens: Count = 0
     """Of paid models, prompts and answers; the counts above have them too."""
 
+    @staticmethod
+    def sum(parts: Iterable[StageUsage]) -> StageUsage:
+        """Of several stages together."""
+        values = [one.model_dump(by_alias=False) for one in parts]
+        return StageUsage(**{name: sum(value[name] for value in values) for name in StageUsage.model_fields})
+
 
 class PaidUsage(RecordedModel):
     """What paid mentors and judges have cost."""

@@ -1,4 +1,4 @@
-"""Commands that look at runs on this machine: show, tree. They change nothing."""
+"""Commands that look at runs on this machine: show, tree, compare. They change nothing."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import typer
 
 from perseid.api.spec import EvolutionRun
 from perseid.api.status import EvolutionRunStatus
-from perseid.cli.terminal import open_console, or_exit
+from perseid.cli import exits
+from perseid.cli.terminal import fail, open_console, or_exit
 from perseid.runner.directory import RunDirectory
 
 commands = typer.Typer()
@@ -58,6 +59,43 @@ def tree(
         print_forest(open_console(), forest)
     else:
         print_tree(open_console(), or_exit(lambda: forest.tree(problem)), depth)
+
+
+@commands.command()
+def compare(
+    first: Annotated[Path, typer.Argument(metavar="A", help="A run's directory.", show_default=False)],
+    second: Annotated[
+        Path | None, typer.Argument(metavar="[B]", help="Another's. Default: the same run.", show_default=False)
+    ] = None,
+    generation: Annotated[
+        int | None, typer.Option(min=0, help="Take this generation's model of B. Default: B's best one.")
+    ] = None,
+    against: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N|base",
+            help="Take this generation's model of A, or its base. Default: A's best one; of one run: base.",
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show two runs, or two generations of one, side by side: settings, scores, problems gained and lost, cost."""
+    from perseid.cli.comparing import print_versus
+    from perseid.report.versus import RunFiles, Which, compare_models
+
+    if against is not None and against != "base" and not against.isdecimal():
+        fail(exits.MISTAKE, f"--against is {against}; give a generation's number, counted from 0, or base")
+    of_first: Which = ("base" if second is None else "best") if against is None else "base"
+    if against is not None and against.isdecimal():
+        of_first = int(against)
+    places = [RunDirectory(first), RunDirectory(first if second is None else second)]
+    runs = or_exit(lambda: [RunFiles(*recorded(place), place.path) for place in places])
+    of_second: Which = "best" if generation is None else generation
+    versus = or_exit(lambda: compare_models(runs[0], runs[1], of_first, of_second))
+    if as_json:
+        print(json.dumps(versus.to_dict(), indent=2))  # noqa: T201  # the answer
+    else:
+        print_versus(open_console(), versus)
 
 
 def recorded(directory: RunDirectory) -> tuple[EvolutionRun, EvolutionRunStatus]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -106,7 +105,7 @@ def read_overview(run: EvolutionRun, status: EvolutionRunStatus, root: Path) -> 
         scores=score_views((results[one.index], one.phase.value) for one in status.generations),
         generations=generations,
         missing_generations=missing_generations(status),
-        usage=_sum(stage.usage for one in generations for stage in one.stages),
+        usage=StageUsage.sum(stage.usage for one in generations for stage in one.stages if stage.usage is not None),
     )
 
 
@@ -168,9 +167,3 @@ def _shards(layout: Layout, stage: StageName, shards: int) -> tuple[int, int] | 
         return None
     results = (read_stage_result(layout.stage(name)) for name in names)
     return sum(1 for one in results if one is not None and one.state == "done"), len(names)
-
-
-def _sum(usages: Iterable[StageUsage | None]) -> StageUsage:
-    known: Iterator[StageUsage] = (one for one in usages if one is not None)
-    values = [one.model_dump(by_alias=False) for one in known]
-    return StageUsage(**{name: sum(value[name] for value in values) for name in StageUsage.model_fields})
