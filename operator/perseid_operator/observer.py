@@ -13,7 +13,7 @@ from perseid.api.result import GenerationResult, ModelRef
 from perseid.api.stages import STAGES
 from perseid.api.status import AttemptStatus, EvolutionRunStatus, Intent
 from perseid.decide import Observed, ObservedRun, PipelineState, RunState, StartModel
-from perseid_operator import sight
+from perseid_operator import causes, sight
 from perseid_operator.kfp import KfpError, KfpRateLimitedError, KfpRun, KfpUnauthorizedError
 from perseid_operator.kube.protocol import Kube, NotFoundError, Object
 from perseid_operator.objects import RunObject, read_status
@@ -154,29 +154,31 @@ class Observer:
         return dataclasses.replace(seen, state=RunState.FAILED, reason=Reason.RUN_LOST, error=message)
 
     async def _failed(self, obj: RunObject, run: KfpRun, seen: ObservedRun, root: str, current: Intent) -> ObservedRun:
-        """What it has cost, and why it failed: what a pod or the Workflow says of the surroundings, else what the stage
-        said of itself."""
+        """What it has cost, and why it failed: somebody's wish, else what a pod or the Workflow says of the
+        surroundings, else what the stage said of itself, else whatever Argo says."""
         spec = obj.run.spec
         if "meteor" in spec.methods:  # no other stage has mentors or judges
             paid = await self._results.paid(root, current.generation, current.attempt, spec.stages)
             seen = dataclasses.replace(seen, paid=paid)
         told = await self._results.failure(root, current.generation, current.attempt, spec.pipeline.shards)
-        workflows = await self._workflows.of(run.run_id)
-        found = sight.reason_in([*sight.workflow_messages(workflows or []), run.error or ""])
         stage = next((name for name in STAGES if told is not None and told.stage == name), None)
         if stage is None:
             stage = next((name for name, state in seen.stages.items() if state is StageState.FAILED), None)
+        seen = dataclasses.replace(seen, failed_stage=stage)
+        if run.was_terminating:  # whatever its pods say, they say it because they were stopped
+            return dataclasses.replace(seen, error="somebody terminated the run in KFP")
+        words = causes.workflow_messages(await self._workflows.of(run.run_id) or [])
+        found = causes.reason_in([*words, run.error or ""])
         if found is not None:
             reason, message = found
-            return dataclasses.replace(seen, reason=reason, error=message, failed_stage=stage)
+            return dataclasses.replace(seen, reason=reason, error=message)
         if told is not None:
             error = f"{told.stage}: {told.message}"
-            return dataclasses.replace(seen, error=error, failed_stage=stage, spent_budget=told.spent_budget)
-        if run.was_terminating:
-            return dataclasses.replace(seen, error="somebody terminated the run in KFP", failed_stage=stage)
+            return dataclasses.replace(seen, error=error, spent_budget=told.spent_budget)
         where = f" in stage {stage}" if stage else ""
-        message = run.error or f"the run failed{where} without saying why; its pods' logs are in the Kubeflow UI"
-        return dataclasses.replace(seen, error=message, failed_stage=stage)
+        known = next(iter(words), run.error)
+        said = f": {known}" if known else " without saying why"
+        return dataclasses.replace(seen, error=f"the run failed{where}{said}; its pods' logs are in the Kubeflow UI")
 
     async def _start_model(self, obj: RunObject, status: EvolutionRunStatus) -> StartModel | None:
         name = obj.run.spec.model.evolution_run

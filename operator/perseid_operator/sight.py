@@ -9,9 +9,10 @@ from datetime import datetime
 from typing import Any
 
 from perseid.api.pipeline import QUEUE_LABEL, PipelineSpec
-from perseid.api.reasons import Reason, StageState
+from perseid.api.reasons import StageState
 from perseid.api.stages import SHARD, SHARDED_STAGE, SHARDS_TASK, STAGES, StageName, stage_of
 from perseid.decide import ObservedRun, RunState
+from perseid_operator.causes import nodes_of
 from perseid_operator.kfp import KfpRun, KfpRunState, KfpTask
 
 _ENDED_BADLY = (KfpRunState.FAILED, KfpRunState.CANCELED, KfpRunState.SKIPPED)
@@ -23,17 +24,6 @@ _STAGE_STATES = {
     KfpRunState.FAILED: StageState.FAILED,
     KfpRunState.CANCELED: StageState.FAILED,
 }
-
-_SIGNS: tuple[tuple[Reason, re.Pattern[str]], ...] = (
-    (Reason.OUT_OF_MEMORY, re.compile(r"OOMKilled|out of memory|exit code 137", re.IGNORECASE)),
-    (Reason.PREEMPTED, re.compile(r"preempt|evict|DisruptionTarget", re.IGNORECASE)),
-    (
-        Reason.NODE_LOST,
-        re.compile(r"node (was )?(lost|not ready|shut)|NodeLost|NodeShutdown|pod (was )?deleted", re.IGNORECASE),
-    ),
-    (Reason.IMAGE_PULL_FAILED, re.compile(r"ErrImagePull|ImagePullBackOff|InvalidImageName", re.IGNORECASE)),
-    (Reason.DEADLINE_EXCEEDED, re.compile(r"DeadlineExceeded|longer than (the )?specified deadline", re.IGNORECASE)),
-)
 
 
 def state_of(run: KfpRun) -> RunState:
@@ -83,33 +73,10 @@ def observed(run: KfpRun, pipeline: PipelineSpec, url: str | None, now: datetime
     return ObservedRun(state=state_of(run), stages=stages_of(run), gpu_seconds=gpu_seconds(run, pipeline, now), url=url)
 
 
-def reason_in(messages: Iterable[str]) -> tuple[Reason, str] | None:
-    """The first known cause in what pods and Workflows say, and the words it stands in."""
-    for message in messages:
-        for reason, sign in _SIGNS:
-            if sign.search(message):
-                return reason, message
-    return None
-
-
 def are_over(workflows: Iterable[Mapping[str, Any]]) -> bool:
     """Whether none of a run's Workflows goes on, or there is none."""
     phases = ((workflow.get("status") or {}).get("phase") for workflow in workflows)
     return all(phase in ("Succeeded", "Failed", "Error") for phase in phases)
-
-
-def workflow_messages(workflows: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Messages of a run's Workflow nodes that failed, and of the Workflow itself, the innermost first."""
-    messages: list[str] = []
-    for workflow in workflows:
-        status = workflow.get("status") or {}
-        nodes = (status.get("nodes") or {}).values()
-        failed = [node for node in nodes if node.get("phase") in ("Failed", "Error") and node.get("message")]
-        pods = [node["message"] for node in failed if node.get("type") == "Pod"]
-        others = [node["message"] for node in failed if node.get("type") != "Pod"]
-        own = [status["message"]] if status.get("message") else []
-        messages += [*pods, *others, *own]
-    return messages
 
 
 _QUOTA = re.compile(
@@ -150,7 +117,7 @@ def _waiting(workflow: Mapping[str, Any], pipeline: PipelineSpec) -> Iterator[Wa
         yield Waiting(queue is not None, f"its Workflow {workflow['metadata']['name']} is suspended{by}")
     if status.get("phase") == "Pending" and status.get("message"):
         yield Waiting(bool(_QUOTA.search(status["message"])), status["message"])
-    for node in (status.get("nodes") or {}).values():
+    for node in nodes_of(workflow).values():
         if node.get("type") != "Pod" or node.get("phase") != "Pending":
             continue
         stage, said = _stage_of(node), node.get("message")

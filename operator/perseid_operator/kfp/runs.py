@@ -79,9 +79,10 @@ class KfpRun:
 
     @property
     def was_terminating(self) -> bool:
-        """Whether anybody has asked to terminate it: a terminated run ends as FAILED."""
-        states = [self.state, *(change.state for change in self.state_history)]
-        return KfpRunState.CANCELING in states
+        """Whether anybody has asked to terminate it, and nobody to retry it since: a terminated run ends as FAILED."""
+        states = [*(change.state for change in self.state_history), self.state]
+        alive = [state for state in states if state is not None and not state.is_final]
+        return alive[-1:] == [KfpRunState.CANCELING]
 
 
 class NotARunError(ValueError):

@@ -51,6 +51,8 @@ def test_a_terminated_run_is_known_by_its_history() -> None:
     assert [change.state for change in run.state_history] == [KfpRunState.PENDING, None, KfpRunState.CANCELING]
     assert not parse_run({"run_id": ID, "state": "FAILED", "state_history": history[:2]}).was_terminating
     assert parse_run({"run_id": ID, "state": "CANCELING"}).was_terminating
+    retried = [*history, {"state": "FAILED"}, {"state": "RUNNING"}]
+    assert not parse_run({"run_id": ID, "state": "FAILED", "state_history": retried}).was_terminating
 
 
 def test_only_the_pipelines_own_tasks_are_shown() -> None:

@@ -11,9 +11,10 @@ from shell_world import NAME, UID, World, expected, open_world
 
 from kfp_double.simulation import Script
 from perseid.api.base import APPROVED_GENERATION
-from perseid.api.reasons import ConditionStatus, ConditionType, GenerationPhase, Phase, Reason
+from perseid.api.reasons import AttemptState, ConditionStatus, ConditionType, GenerationPhase, Phase, Reason
 from perseid.api.stages import METEOR_STAGES
 from perseid.decide import run_id_of
+from perseid_operator.kfp import KfpClient, KfpSettings
 from perseid_operator.objects import leaves_files
 from perseid_operator.reconciler import without_progress
 
@@ -290,6 +291,40 @@ async def test_what_a_pod_died_of_is_read_from_the_workflow(tmp_path: Path, pipe
         status = await world.to_the_end()
         attempt = status.generations[0].attempts[0]
         assert (attempt.reason, attempt.message) == (Reason.OUT_OF_MEMORY, "OOMKilled (exit code 137)")
+
+
+async def test_words_of_argo_s_that_have_no_reason_are_told_all_the_same(tmp_path: Path, pipeline: str) -> None:
+    words = 'error in entry template execution: serviceaccounts "trainer" not found'
+    async with open_world(tmp_path, pipeline, generations={"max": 1, "maxAttempts": 1}) as world:
+        await world.until(lambda: world.double.alive(FIRST) == 1)
+        await world.double.finish_run(FIRST, "FAILED", words)
+        status = await world.to_the_end()
+        attempt = status.generations[0].attempts[0]
+        assert (attempt.reason, attempt.charged) == (Reason.RUN_FAILED, True)
+        assert words in attempt.message
+
+
+async def test_pods_that_were_killed_are_tried_again_at_no_charge(tmp_path: Path, pipeline: str) -> None:
+    async with open_world(tmp_path, pipeline, generations={"max": 1, "maxAttempts": 1}) as world:
+        await world.until(lambda: world.double.alive(FIRST) == 1)
+        await world.double.finish_run(FIRST, "FAILED", "main: Error (exit code 137)")
+        status = await world.to_the_end()
+        first, second = status.generations[0].attempts
+        assert (first.reason, first.charged) == (Reason.INFRASTRUCTURE_FAULT, False)
+        assert second.state is AttemptState.SUCCEEDED
+
+
+async def test_a_run_that_somebody_terminated_in_kfp_was_not_killed_by_its_surroundings(
+    tmp_path: Path, pipeline: str
+) -> None:
+    async with open_world(tmp_path, pipeline, generations={"max": 1, "maxAttempts": 1}) as world:
+        await world.until(lambda: world.double.alive(FIRST) == 1)
+        async with KfpClient(KfpSettings(world.double.url)) as kfp:
+            await kfp.terminate(FIRST)
+        await world.double.finish_run(FIRST, "FAILED", "main: Error (exit code 137)")
+        status = await world.to_the_end()
+        attempt = status.generations[0].attempts[0]
+        assert (attempt.message, attempt.charged) == ("somebody terminated the run in KFP", True)
 
 
 @pytest.mark.parametrize(

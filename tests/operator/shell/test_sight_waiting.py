@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from perseid.api.pipeline import QUEUE_LABEL, PipelineSpec
-from perseid_operator.sight import Waiting, reason_in, waiting, workflow_messages
+from perseid_operator.causes import reason_in, workflow_messages
+from perseid_operator.sight import Waiting, waiting
 
 PLAIN = PipelineSpec()
 QUEUED = PipelineSpec.model_validate({"stages": {"finetune": {"gpus": 1, "labels": {QUEUE_LABEL: "research"}}}})
