@@ -20,6 +20,7 @@ from google.protobuf import json_format, struct_pb2
 
 from perseid.api.attempt import Attempt
 from perseid.api.base import replace
+from perseid.api.identity import definition
 from perseid.api.load import load_run
 from perseid.api.pipeline import EnvSpec
 from perseid.api.spec import EvolutionRun
@@ -275,7 +276,7 @@ def test_the_body_of_every_stage_is_one_call_into_the_stages(pipelines: Document
 def test_only_the_storage_must_be_given_to_start_it_by_hand(compiled: list[dict[str, Any]]) -> None:
     inputs = compiled[0]["root"]["inputDefinitions"]["parameters"]
     assert [name for name, parameter in inputs.items() if not parameter.get("isOptional")] == ["storage"]
-    assert EvolutionRun.model_validate(inputs["run"]["defaultValue"]) == RUN
+    assert EvolutionRun.model_validate(inputs["run"]["defaultValue"]) == definition(RUN)
     assert inputs["start_model"]["defaultValue"] == "org/name"
 
 
@@ -333,9 +334,7 @@ def test_an_attempt_survives_kfps_struct_in_which_every_number_is_a_float(run: E
     given = json_format.ParseDict(attempt.arguments(), struct_pb2.Struct())
     taken = json_format.MessageToDict(given)
     assert isinstance(taken["generation"], float)
-    fields = {"run": "run", "run_id": "run_id", "generation": "generation", "attempt": "number"}
-    renamed = {fields.get(name, name): value for name, value in taken.items()}
-    assert Attempt.model_validate(renamed) == attempt
+    assert Attempt.of_arguments(taken) == replace(attempt, run=definition(run))
 
 
 def test_the_pipelines_parameters_are_what_an_attempt_gives(compiled: list[dict[str, Any]]) -> None:

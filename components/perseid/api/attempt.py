@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from collections.abc import Mapping
+from typing import Annotated, Any, Self
 
 from pydantic import Field
 
 from perseid.api.base import ApiModel, Text, replace
 from perseid.api.identity import definition
+from perseid.api.passage import unwrap, wrap
 from perseid.api.spec import EvolutionRun
 
 
@@ -35,10 +37,10 @@ class Attempt(ApiModel):
     def arguments(self) -> dict[str, Any]:
         """The attempt as the arguments of its pipeline: the run without what may change while it is under way, but for
         what stages go by, budget and retainModels, which hold for each attempt as they are at its start; and without
-        null, which KFP lacks."""
+        null, which KFP lacks. Their texts are wrapped, so that they come through KFP as they are."""
         run, spec = definition(self.run), self.run.spec
         run = replace(run, spec=replace(run.spec, budget=spec.budget, retain_models=spec.retain_models))
-        return {
+        arguments: dict[str, Any] = {
             "run": run.model_dump(mode="json", by_alias=True, exclude_none=True),
             "run_id": self.run_id,
             "generation": self.generation,
@@ -46,3 +48,11 @@ class Attempt(ApiModel):
             "storage": self.storage,
             "start_model": self.start_model,
         }
+        return {name: wrap(value) for name, value in arguments.items()}
+
+    @classmethod
+    def of_arguments(cls, arguments: Mapping[str, Any]) -> Self:
+        """The attempt whose `arguments` came out of the pipeline, where every number is a float."""
+        return cls.model_validate(
+            {"number" if name == "attempt" else name: unwrap(value) for name, value in arguments.items()}
+        )

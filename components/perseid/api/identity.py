@@ -57,13 +57,15 @@ def spec_digest(spec: EvolutionRunSpec) -> str:
 
 
 def definition(run: EvolutionRun) -> EvolutionRun:
-    """The run with every field of MAY_CHANGE at its default: what stages and the compiled pipeline are made of, so
-    that neither changes when a run is paused or prolonged."""
+    """The run with every field of MAY_CHANGE at its default, and without labels and annotations: what stages and the
+    compiled pipeline are made of, so that neither changes when a run is paused, prolonged, approved or labelled.
+    `kubectl apply` keeps the whole file in an annotation, which would double the pipeline's parameters."""
     spec = run.spec
     plain = LifecycleSpec()
     defaults = {name: getattr(plain, name) for name in LifecycleSpec.model_fields if name != "managed_by"}
     generations = replace(spec.generations, max=1, approval="automatic")
-    return replace(run, spec=replace(spec, **defaults, generations=generations))
+    metadata = replace(run.metadata, labels={}, annotations={})
+    return replace(run, metadata=metadata, spec=replace(spec, **defaults, generations=generations))
 
 
 def spec_changes(old: EvolutionRunSpec, new: EvolutionRunSpec) -> list[Change]:

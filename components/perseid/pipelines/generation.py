@@ -16,6 +16,7 @@ import yaml
 from kfp import compiler, dsl, kubernetes
 
 from perseid.api.identity import definition
+from perseid.api.passage import wrap
 from perseid.api.pipeline import QUEUE_LABEL, GenerationTemplate, PipelineSpec, ResourcesSpec
 from perseid.api.spec import EvolutionRun
 from perseid.api.stages import SHARDED_STAGE, SHARDS_TASK
@@ -39,7 +40,7 @@ def build_pipeline(run: EvolutionRun, shards_at_once: int = 0) -> Callable[..., 
     """
     template = run.spec.template
     # KFP knows no null, and reads a parameter's default as data.
-    as_data = definition(run).model_dump(mode="json", by_alias=True, exclude_none=True)
+    as_data = wrap(definition(run).model_dump(mode="json", by_alias=True, exclude_none=True))
 
     @dsl.pipeline(
         name=f"{GENERATION_PIPELINE}-{run.metadata.name}",
@@ -51,7 +52,7 @@ def build_pipeline(run: EvolutionRun, shards_at_once: int = 0) -> Callable[..., 
         run_id: str = FIRST_RUN_ID,
         generation: int = 0,
         attempt: int = 0,
-        start_model: str = run.spec.model.ref,
+        start_model: str = wrap(run.spec.model.ref),
     ) -> str:
         return _stages(template, run, run_id, generation, attempt, storage, start_model, shards_at_once)
 

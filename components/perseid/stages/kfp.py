@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 Parameters = tuple[dict[str, Any], str, int, int, str, str]
-"""run, run_id, generation, attempt, storage, start_model: as in `Attempt`."""
+"""run, run_id, generation, attempt, storage, start_model: as `Attempt.arguments` gives them."""
 
 
 def run_component(
@@ -41,8 +41,8 @@ def run_component(
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     die_with_starter()
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # a log is no place for bars that redraw themselves
-    fields = ("run", "run_id", "generation", "number", "storage", "start_model")
-    attempt = Attempt.model_validate(dict(zip(fields, parameters, strict=True)))
+    names = ("run", "run_id", "generation", "attempt", "storage", "start_model")
+    attempt = Attempt.of_arguments(dict(zip(names, parameters, strict=True)))
     module = importlib.import_module(f"perseid.stages.{module_of(name)}")
     part: str = name
     body = module.run

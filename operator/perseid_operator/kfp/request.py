@@ -16,6 +16,9 @@ from perseid_operator.kfp.errors import RunRejectedError
 
 MAX_BODY_BYTES = 900 * 1024
 """Largest request. The Workflow made from it must fit, with its growing status, into one object of Kubernetes."""
+MAX_PARAMETERS_BYTES = 96 * 1024
+"""Largest parameters of a run. KFP hands all of them to a pod as one argument, with names and types in between; Linux
+takes 128 KiB in one, and Argo replaces a longer one by the name of a file, which KFP's launcher does not read."""
 MAX_TEXT = 255
 """Longest display name and description of a run, in characters."""
 MAX_EXPERIMENT_NAME = 128
@@ -70,7 +73,9 @@ class RunRequest:
         }
         if self.service_account is not None:
             body["service_account"] = self.service_account
-        return to_json(body)
+        encoded = to_json(body)
+        _check_parameters(self.parameters)
+        return encoded
 
 
 def to_json(body: Mapping[str, Any]) -> bytes:
@@ -100,6 +105,17 @@ def check_text(what: str, text: str) -> None:
     """Raise RunRejectedError for a text longer than KFP's column."""
     if len(text) > MAX_TEXT:
         raise RunRejectedError(f"{what} has {len(text)} characters; at most {MAX_TEXT} are allowed")
+
+
+def _check_parameters(parameters: Mapping[str, Any]) -> None:
+    # As Go writes it, with six bytes for each of <, > and &.
+    text = to_json(parameters)
+    size = len(text) + 5 * sum(text.count(character) for character in (b"<", b">", b"&"))
+    if size > MAX_PARAMETERS_BYTES:
+        raise RunRejectedError(
+            f"the run's parameters have {size} bytes, more than the {MAX_PARAMETERS_BYTES} that KFP can hand to a pod;"
+            " move long texts of the spec into files"
+        )
 
 
 def check_experiment_name(name: str) -> None:

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kfp_samples import PIPELINE, PLATFORM, run_request
 
-from perseid_operator.kfp import MAX_BODY_BYTES, KfpClient, RunRejectedError
+from perseid_operator.kfp import MAX_BODY_BYTES, KfpClient, RunRejectedError, RunRequest
+from perseid_operator.kfp.request import MAX_PARAMETERS_BYTES
 
 REQUEST = run_request("8ce2b0f0-0000-4000-8000-000000000000")
 
@@ -85,14 +86,26 @@ def test_what_json_cannot_say_is_refused(value: object) -> None:
         replace(REQUEST, parameters={"text": value}).to_body()
 
 
+def with_pipeline_text(text: str) -> RunRequest:
+    return replace(REQUEST, pipeline_spec={"text": text})
+
+
 def test_a_body_may_have_900_kib_and_not_a_byte_more() -> None:
-    spare = MAX_BODY_BYTES - len(replace(REQUEST, parameters={"text": ""}).to_body())
-    assert len(replace(REQUEST, parameters={"text": "x" * spare}).to_body()) == MAX_BODY_BYTES == 900 * 1024
+    spare = MAX_BODY_BYTES - len(with_pipeline_text("").to_body())
+    assert len(with_pipeline_text("x" * spare).to_body()) == MAX_BODY_BYTES == 900 * 1024
     with pytest.raises(RunRejectedError, match=f"is {MAX_BODY_BYTES + 1} bytes"):
-        replace(REQUEST, parameters={"text": "x" * (spare + 1)}).to_body()
+        with_pipeline_text("x" * (spare + 1)).to_body()
     # Bytes count, and not characters.
     with pytest.raises(RunRejectedError, match="bytes"):
-        replace(REQUEST, parameters={"text": "ä" * (spare // 2 + 1)}).to_body()
+        with_pipeline_text("ä" * (spare // 2 + 1)).to_body()
+
+
+@pytest.mark.parametrize(("character", "size"), [("x", 1), ("ä", 2), ("<", 6), ("&", 6)])
+def test_parameters_may_have_what_fits_into_one_argument_of_a_pod_s_program(character: str, size: int) -> None:
+    most = (MAX_PARAMETERS_BYTES - len('{"text":""}')) // size
+    replace(REQUEST, parameters={"text": character * most}).to_body()
+    with pytest.raises(RunRejectedError, match=f"more than the {96 * 1024} that KFP can hand to a pod"):
+        replace(REQUEST, parameters={"text": character * (most + 1)}).to_body()
 
 
 @given(st.text(max_size=50), st.text(max_size=20))
