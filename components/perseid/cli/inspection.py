@@ -1,4 +1,4 @@
-"""Commands that look at runs on this machine: show, tree, compare. They change nothing."""
+"""Commands that look at runs on this machine: show, tree, compare; and explain, for run files. They change nothing."""
 
 from __future__ import annotations
 
@@ -96,6 +96,24 @@ def compare(
         print(json.dumps(versus.to_dict(), indent=2))  # noqa: T201  # the answer
     else:
         print_versus(open_console(), versus)
+
+
+@commands.command()
+def explain(
+    field: Annotated[
+        str, typer.Argument(metavar="[FIELD]", help="For example spec.synthesis.search. Default: the whole file.")
+    ] = "",
+    recursive: Annotated[bool, typer.Option("--recursive", help="All fields below it, a line each.")] = False,
+) -> None:
+    """Explain a field of the run file: its type, its default, what is allowed and what it is for."""
+    from perseid.api.reference import UnknownFieldError, parse_path
+    from perseid.cli.explaining import print_field
+
+    try:
+        path = parse_path(field)
+    except UnknownFieldError as error:
+        fail(exits.MISTAKE, str(error))
+    print_field(open_console(), path, recursive=recursive)
 
 
 def recorded(directory: RunDirectory) -> tuple[EvolutionRun, EvolutionRunStatus]:
