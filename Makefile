@@ -18,8 +18,11 @@ demo: setup ## make the embedded model better at short Python problems
 demo-meteor: setup ## make the embedded model learn a domain: from a mentor, from its own judgement, from itself
 	$(PERSEID) run examples/meteor-quickstart.yaml
 
+# Each process has an API server and engines of its own, 4 GiB at most: more processes are for larger machines.
+TEST_PROCESSES := 2
+
 test: setup control-plane ## all tests, the fast ones first
-	$(PYTHON) -m pytest tests --ignore=tests/e2e
+	$(PYTHON) -m pytest tests --ignore=tests/e2e --numprocesses $(TEST_PROCESSES)
 
 test-kind: setup ## tests in a kind cluster: images, chart and stages in pods; skipped where kind or an image is missing
 	$(PYTHON) -m pytest tests/e2e

@@ -1,4 +1,8 @@
-"""Fast tests come first: what is broken should be known in seconds, not after the engines have started."""
+"""Fast tests come first: what is broken should be known in seconds, not after the engines have started.
+
+With several processes a file's tests stay in one, since they share what their fixtures start (`--dist loadfile`): so files
+that have only fast tests come before all others.
+"""
 
 from __future__ import annotations
 
@@ -8,4 +12,9 @@ pytest_plugins = ["cluster_fixtures"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
+    files_with_slow_tests = {item.path for item in items if _is_slow(item)}
+    items.sort(key=lambda item: (item.path in files_with_slow_tests, _is_slow(item)))
+
+
+def _is_slow(item: pytest.Item) -> bool:
+    return item.get_closest_marker("slow") is not None
