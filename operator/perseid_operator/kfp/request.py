@@ -25,6 +25,8 @@ MAX_EXPERIMENT_NAME = 128
 
 _DISPLAY_NAME = re.compile(r"[a-z0-9.-]{1,255}")
 _LABEL_VALUE = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?")
+_OF_ARGO = re.compile(r"\{\{(?!\$[.}])")
+"""What Argo would fill in; `{{$}}` and `{{$.` are KFP's own."""
 _LAST_OF_THREE_BYTES = "\uffff"
 
 
@@ -74,6 +76,7 @@ class RunRequest:
         if self.service_account is not None:
             body["service_account"] = self.service_account
         encoded = to_json(body)
+        _check_templates(specs)
         _check_parameters(self.parameters)
         return encoded
 
@@ -105,6 +108,16 @@ def check_text(what: str, text: str) -> None:
     """Raise RunRejectedError for a text longer than KFP's column."""
     if len(text) > MAX_TEXT:
         raise RunRejectedError(f"{what} has {len(text)} characters; at most {MAX_TEXT} are allowed")
+
+
+def _check_templates(specs: Mapping[str, Any]) -> None:
+    # Parameters come wrapped (`perseid.api.passage`). Nobody unwraps what a pod is made of.
+    for place, text in _texts(specs, ""):
+        if _OF_ARGO.search(text):
+            raise RunRejectedError(
+                f"{place} contains {{{{, which Argo would take for a template of its own: take it out, or let an"
+                " environment variable have it from a Secret (spec.pipeline.secretEnv)"
+            )
 
 
 def _check_parameters(parameters: Mapping[str, Any]) -> None:

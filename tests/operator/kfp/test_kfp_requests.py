@@ -108,6 +108,20 @@ def test_parameters_may_have_what_fits_into_one_argument_of_a_pod_s_program(char
         replace(REQUEST, parameters={"text": character * (most + 1)}).to_body()
 
 
+@pytest.mark.parametrize("value", ["{{workflow.name}}", "{{=1+1}}", "a {{ b", "{{{{$}}"])
+def test_what_argo_would_fill_in_a_pods_environment_is_refused_with_its_place(value: str) -> None:
+    environment = {"executors": {"exec-a": {"container": {"env": [{"name": "A", "value": value}]}}}}
+    with pytest.raises(
+        RunRejectedError, match=r"executors\.exec-a\.container\.env\[0\]\.value contains \{\{, which Argo"
+    ):
+        replace(REQUEST, pipeline_spec=environment).to_body()
+
+
+@pytest.mark.parametrize("value", ["{{$}}", "{{$.inputs.parameters['a']}}", "{ {", "}}"])
+def test_placeholders_of_kfps_own_are_sent(value: str) -> None:
+    assert json.loads(replace(REQUEST, pipeline_spec={"args": [value]}).to_body())
+
+
 @given(st.text(max_size=50), st.text(max_size=20))
 def test_every_text_is_either_sent_whole_or_refused(text: str, key: str) -> None:
     request = replace(REQUEST, parameters={"text": text, key: "x"})
