@@ -1,7 +1,7 @@
 """Fast tests come first: what is broken should be known in seconds, not after the engines have started.
 
-With several processes a file's tests stay in one, since they share what their fixtures start (`--dist loadfile`): so files
-that have only fast tests come before all others.
+With several processes a file's tests stay in one, since they share what their fixtures start (`--dist loadfile`): so
+files that have only fast tests come before all others.
 """
 
 from __future__ import annotations
