@@ -141,3 +141,31 @@ async def test_a_closed_engine_says_so(tiny_model: Path) -> None:
         await waiting
     with pytest.raises(EngineClosedError):
         await opened.generate(ask())
+
+
+async def test_a_streamed_answer_grows_to_what_generate_gives(single: TransformersEngine) -> None:
+    request = ask("stream", temperature=1.0, seed=3)
+    told: list[str] = []
+    streamed = await single.stream(request, told.append)
+    await asyncio.sleep(0)  # the last word was handed to the loop from the decoding thread
+    assert streamed == await single.generate(request)
+    assert told[-1] == streamed.completions[0].text
+    assert len(told) == streamed.completions[0].tokens
+
+
+async def test_a_streamed_answer_that_is_cancelled_is_given_up(single: TransformersEngine) -> None:
+    begun = asyncio.Event()
+    told: list[str] = []
+
+    def tell(text: str) -> None:
+        told.append(text)
+        begun.set()
+
+    # Unlikely to end by itself, and long enough to be cancelled in the middle of it.
+    task = asyncio.create_task(single.stream(ask("long", max_tokens=200, temperature=1.0, seed=1), tell))
+    await begun.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert (await single.generate(ask("next"))).completions
+    assert len(told) < 200

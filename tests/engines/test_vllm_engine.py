@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,16 @@ async def test_a_seed_gives_the_same_samples_again_and_another_seed_others(engin
     assert texts == [completion.text for completion in again.completions]
     assert len(set(texts)) == 3
     assert not set(texts) & {completion.text for completion in other.completions}
+
+
+@shared_loop
+async def test_a_streamed_answer_grows_to_what_generate_gives(engine: VllmEngine) -> None:
+    request = ask("stream", temperature=1.0, seed=3)
+    told: list[str] = []
+    streamed = await engine.stream(request, told.append)
+    assert streamed.completions == (await engine.generate(request)).completions
+    assert told[-1] == streamed.completions[0].text
+    assert all(later.startswith(earlier.rstrip("\N{REPLACEMENT CHARACTER}")) for earlier, later in pairwise(told))
 
 
 @shared_loop

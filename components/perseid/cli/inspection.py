@@ -1,10 +1,10 @@
-"""Commands that look at runs on this machine: show, tree, compare; and explain, for run files. They change nothing."""
+"""Commands that look at runs on this machine and change nothing in them; and explain, which is about run files."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -12,6 +12,7 @@ from perseid.api.spec import EvolutionRun
 from perseid.api.status import EvolutionRunStatus
 from perseid.cli import exits
 from perseid.cli.terminal import fail, open_console, or_exit
+from perseid.report.models import choose_model
 from perseid.runner.directory import RunDirectory
 
 commands = typer.Typer()
@@ -20,6 +21,11 @@ RunPlace = Annotated[
     Path, typer.Argument(metavar="DIRECTORY", help="A run's directory, for example runs/NAME.", show_default=False)
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else.")]
+
+ModelName = Annotated[Literal["best", "base"], typer.Option(help="The best model so far, or the run's start model.")]
+OfGeneration = Annotated[
+    int | None, typer.Option(min=0, help="The model of this generation, counted from 0, in place of --model.")
+]
 
 
 @commands.command()
@@ -96,6 +102,25 @@ def compare(
         print(json.dumps(versus.to_dict(), indent=2))  # noqa: T201  # the answer
     else:
         print_versus(open_console(), versus)
+
+
+@commands.command()
+def chat(
+    directory: RunPlace,
+    model: ModelName = "best",
+    generation: OfGeneration = None,
+    max_tokens: Annotated[int, typer.Option(min=1, help="The longest answer.")] = 512,
+    temperature: Annotated[
+        float | None, typer.Option(min=0.0, max=2.0, help="0 is greedy. Default: that of spec.evaluation.sampling.")
+    ] = None,
+) -> None:
+    """Talk to a run's model. /reset begins anew, /exit or Ctrl-D leaves, Ctrl-C stops an answer."""
+    from perseid.cli.chat import chat_with
+
+    place = RunDirectory(directory)
+    run, status = or_exit(lambda: recorded(place))
+    chosen = or_exit(lambda: choose_model(run, status, model if generation is None else generation))
+    chat_with(run, chosen, max_tokens=max_tokens, temperature=temperature)
 
 
 @commands.command()

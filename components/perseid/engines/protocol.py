@@ -7,9 +7,9 @@ prompt come first, so that an engine with a prefix cache computes them once.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 Role = Literal["system", "user", "assistant"]
 FinishReason = Literal["stop", "length"]
@@ -139,6 +139,19 @@ class Engine(Protocol):
 
     async def close(self) -> None:
         """Give memory and processes back."""
+        ...
+
+
+Telling = Callable[[str], None]
+"""Told an answer's whole text so far, each time that it has grown. Stop strings may still be in its end."""
+
+
+@runtime_checkable
+class StreamingEngine(Engine, Protocol):
+    """An engine that can tell an answer while it grows."""
+
+    async def stream(self, request: Request, tell: Telling) -> Generation:
+        """As `generate`, for one sample without choices and beams. When it is cancelled, the answer is given up."""
         ...
 
 

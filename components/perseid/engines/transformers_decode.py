@@ -11,7 +11,7 @@ from transformers import DynamicCache
 
 from perseid.engines.beams import BeamSearch
 from perseid.engines.chat import ChatEncoder
-from perseid.engines.protocol import FinishReason
+from perseid.engines.protocol import FinishReason, Telling
 from perseid.engines.sampling import Ending
 
 
@@ -41,6 +41,10 @@ class Row:
     """Tokens that were decoded for the answer, those of beams that lost included."""
     scores: list[float] = field(default_factory=list)
     """Log-probability of each token of `score`."""
+    tell: Telling | None = None
+    """Told the text of a sample after each of its tokens, in the decoding thread."""
+    abandoned: bool = False
+    """Nobody wants a sample any more: it ends with its next token."""
 
     @property
     def lines(self) -> int:
@@ -148,11 +152,16 @@ class _Sampling:
 
     def advance(self, logits: torch.Tensor, logprobs: torch.Tensor) -> list[tuple[int, int]]:
         row = self._row
+        if row.abandoned:
+            self.lines = 0
+            return []
         token = _pick(logits[0], row, self._generator)
         row.tokens.append(token)
         row.logprob += float(logprobs[0, token])
         row.computed += 1
         ended = self._ending.of(row.tokens)
+        if row.tell is not None:
+            row.tell(self._ending.decode(row.tokens) if ended is None else ended[0])
         if ended is None:
             return [(0, token)]
         row.text, row.finish_reason = ended

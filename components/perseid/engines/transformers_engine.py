@@ -17,7 +17,7 @@ from typing import Any
 from perseid.engines.chat import ChatEncoder
 from perseid.engines.choices import choice_distribution, sample_seed
 from perseid.engines.errors import EngineClosedError, EngineStartError
-from perseid.engines.protocol import Completion, EngineError, Generation, Request, Usage
+from perseid.engines.protocol import Completion, EngineError, Generation, Request, Telling, Usage
 from perseid.engines.transformers_decode import Decoder, Row
 
 
@@ -87,6 +87,34 @@ class TransformersEngine:
         completions = tuple(Completion(row.text, len(row.tokens), row.finish_reason, row.logprob) for row in finished)
         usage = Usage(1, count * len(prompt), 0, sum(row.computed for row in finished))
         return Generation(completions if count == sampling.n else completions * sampling.n, usage)
+
+    async def stream(self, request: Request, tell: Telling) -> Generation:
+        """Answer one request with one sample, and tell its text while it grows. Raises what `generate` raises."""
+        sampling = request.sampling
+        prompt = self._encoder.encode(request.messages)
+        self._encoder.check_fits(len(prompt), sampling.max_tokens)
+        loop = asyncio.get_running_loop()
+
+        def in_loop(text: str) -> None:
+            loop.call_soon_threadsafe(tell, text)
+
+        row = Row(
+            prompt=prompt,
+            max_tokens=sampling.max_tokens,
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            stop=sampling.stop,
+            keep_stop=sampling.keep_stop,
+            seed=sample_seed(sampling.seed, 0),
+            tell=in_loop,
+        )
+        try:
+            await self._run([row])
+        except asyncio.CancelledError:
+            row.abandoned = True
+            raise
+        completion = Completion(row.text, len(row.tokens), row.finish_reason, row.logprob)
+        return Generation((completion,), Usage(1, len(prompt), 0, row.computed))
 
     async def close(self) -> None:
         """Drop the model; requests that still wait fail."""

@@ -16,7 +16,7 @@ from perseid.engines.chat import ChatEncoder
 from perseid.engines.choices import choice_distribution, sample_seed
 from perseid.engines.errors import EngineClosedError, EngineDiedError, EngineStartError, UnsupportedSamplingError
 from perseid.engines.probe import Probe
-from perseid.engines.protocol import Completion, EngineError, Generation, Request, Sampling, Usage
+from perseid.engines.protocol import Completion, EngineError, Generation, Request, Sampling, Telling, Usage
 from perseid.engines.sampling import Ending
 from perseid.engines.vllm_settings import engine_arguments, set_process_environment, start_environment
 
@@ -87,6 +87,10 @@ class VllmEngine:
             return await self._search(prompt, request.sampling)
         return await self._complete(prompt, request.sampling)
 
+    async def stream(self, request: Request, tell: Telling) -> Generation:
+        """Answer one request with one sample, and tell its text while it grows. Raises what `generate` raises."""
+        return await self._complete(self._encoder.encode(request.messages), request.sampling, tell)
+
     async def reset_prefix_cache(self) -> None:
         """Forget all cached prompts; for measurements that are to start cold."""
         await self._core.reset_prefix_cache()
@@ -109,7 +113,7 @@ class VllmEngine:
         # It is part of a reference cycle, and its finalizer complains when it runs only as the interpreter ends.
         gc.collect()
 
-    async def _complete(self, prompt: list[int], sampling: Sampling) -> Generation:
+    async def _complete(self, prompt: list[int], sampling: Sampling, tell: Telling | None = None) -> Generation:
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
@@ -127,11 +131,11 @@ class VllmEngine:
                 include_stop_str_in_output=sampling.keep_stop,
                 stop_token_ids=list(self._eos_token_ids),
                 logprobs=0,
-                output_kind=RequestOutputKind.FINAL_ONLY,
+                output_kind=RequestOutputKind.FINAL_ONLY if tell is None else RequestOutputKind.CUMULATIVE,
             )
             for index in range(count)
         ]
-        outputs = await self._run_all([(prompt, one) for one in parameters])
+        outputs = await self._run_all([(prompt, one) for one in parameters], tell)
         completions = [_completion(output) for output in outputs]
         if count < sampling.n:
             completions *= sampling.n
@@ -210,9 +214,9 @@ class VllmEngine:
         distribution = await choice_distribution(tokens, self._eos_token_ids, next_logprobs)
         return Generation(distribution.sample(sampling), _usage(outputs))
 
-    async def _run_all(self, calls: list[tuple[list[int], Any]]) -> list[Any]:
+    async def _run_all(self, calls: list[tuple[list[int], Any]], tell: Telling | None = None) -> list[Any]:
         """Run several vLLM requests. When one fails the others are aborted, so that nothing runs on unseen."""
-        tasks = [asyncio.ensure_future(self._run(prompt, parameters)) for prompt, parameters in calls]
+        tasks = [asyncio.ensure_future(self._run(prompt, parameters, tell)) for prompt, parameters in calls]
         for task in tasks:
             self._running.add(task)
             task.add_done_callback(self._running.discard)
@@ -224,7 +228,7 @@ class VllmEngine:
             await asyncio.gather(*tasks, return_exceptions=True)
             raise
 
-    async def _run(self, prompt: list[int], parameters: Any) -> Any:
+    async def _run(self, prompt: list[int], parameters: Any, tell: Telling | None) -> Any:
         from vllm import TokensPrompt
         from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
@@ -236,6 +240,8 @@ class VllmEngine:
             rendered = self._input(TokensPrompt(prompt_token_ids=prompt))
             async for output in self._core.generate(rendered, parameters, name):
                 final = output
+                if tell is not None:
+                    tell(output.outputs[0].text)
         except asyncio.CancelledError:
             if self._closed:
                 raise EngineClosedError("the vLLM engine was closed while requests were in flight") from None

@@ -1,0 +1,187 @@
+"""Talking to a run's model, in a terminal or from a pipe."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import sys
+from collections.abc import Iterator
+
+import typer
+from rich.console import Console
+
+from perseid.api.spec import EvolutionRun
+from perseid.cli import exits
+from perseid.cli.terminal import fail, printable, say
+from perseid.engines.protocol import (
+    Engine,
+    EngineError,
+    Message,
+    PromptTooLongError,
+    Request,
+    Sampling,
+    StreamingEngine,
+)
+from perseid.report.models import ChosenModel
+
+HELP = "/reset begins anew, /exit or Ctrl-D leaves, Ctrl-C stops an answer."
+
+
+def chat_with(run: EvolutionRun, model: ChosenModel, *, max_tokens: int, temperature: float | None) -> None:
+    """Talk until the user leaves. The engine is the run's own; nothing is written anywhere."""
+    spec = run.spec.evaluation.sampling
+    sampling = Sampling(
+        max_tokens=max_tokens,
+        temperature=spec.temperature if temperature is None else temperature,
+        top_p=spec.top_p,
+        seed=run.spec.seed,
+    )
+    with asyncio.Runner() as runner:
+        try:
+            with _interrupts_held():
+                engine = runner.run(_open(run, model))
+        except EngineError as error:
+            fail(exits.MISTAKE, str(error))
+        say(f"{model.words} of {run.metadata.name}, {model.ref}. {HELP}")
+        try:
+            _Chat(engine, sampling, runner).talk()
+        finally:
+            with _interrupts_held():
+                runner.run(engine.close())
+
+
+async def _open(run: EvolutionRun, model: ChosenModel) -> Engine:
+    from perseid.engines.factory import open_engine
+    from perseid.engines.models import resolve_model
+
+    spec = run.spec
+    found = await asyncio.to_thread(
+        resolve_model, model.ref, model.revision, trust_remote_code=spec.model.trust_remote_code
+    )
+    await asyncio.to_thread(found.fetch_weights)
+    return await open_engine(
+        found.path, found.model_id, spec.engine, spec.model.dtype, trust_remote_code=spec.model.trust_remote_code
+    )
+
+
+class _Chat:
+    def __init__(self, engine: Engine, sampling: Sampling, runner: asyncio.Runner) -> None:
+        self._engine = engine
+        self._sampling = sampling
+        self._runner = runner
+        self._history: list[Message] = []
+
+    def talk(self) -> None:
+        for line in _lines():
+            if line == "/exit":
+                return
+            if line == "/reset":
+                self._history.clear()
+                say("The conversation is forgotten.")
+            elif line.startswith("/"):
+                say(f"There is no command {line}. {HELP}")
+            elif line:
+                self._answer(line)
+
+    def _answer(self, line: str) -> None:
+        before = list(self._history)
+        self._history.append(Message("user", line))
+        # Turn by turn another seed, so that the same question may get another answer, and the same talk the same ones.
+        turn = sum(message.role == "user" for message in self._history)
+        request = Request(
+            tuple(self._history),
+            Sampling(
+                max_tokens=self._sampling.max_tokens,
+                temperature=self._sampling.temperature,
+                top_p=self._sampling.top_p,
+                seed=self._sampling.seed + turn,
+            ),
+            kind="chat",
+        )
+        shown = _Shown()
+        try:
+            text, cut = self._runner.run(self._ask(request, shown))
+        except KeyboardInterrupt:
+            # What was read stays said: the user may go on from it.
+            shown.end()
+            say("stopped")
+            text, cut = shown.text, False
+        except PromptTooLongError as error:
+            self._history = before
+            say(f"{error}. /reset begins a new conversation.")
+            return
+        except EngineError as error:
+            self._history = before
+            fail(exits.MISTAKE, str(error))
+        if text:
+            self._history.append(Message("assistant", text))
+        else:
+            self._history = before
+        if cut:
+            say(f"The answer was cut off at {self._sampling.max_tokens} tokens; --max-tokens allows more.")
+
+    async def _ask(self, request: Request, shown: _Shown) -> tuple[str, bool]:
+        if isinstance(self._engine, StreamingEngine):
+            generation = await self._engine.stream(request, shown.update)
+        else:
+            generation = await self._engine.generate(request)
+        answer = generation.completions[0]
+        shown.end(answer.text)
+        return answer.text, answer.finish_reason == "length"
+
+
+class _Shown:
+    """An answer on the standard output, as far as it has come."""
+
+    def __init__(self) -> None:
+        self.text = ""
+
+    def update(self, text: str) -> None:
+        # What a tokenizer has decoded to half a character changes with the next token: it waits.
+        self._show(text.rstrip("\N{REPLACEMENT CHARACTER}"))
+
+    def end(self, text: str | None = None) -> None:
+        """No more comes; `text` is the whole answer, where it came to its end."""
+        if text is not None:
+            self._show(text)
+            self.text = text
+        typer.echo()
+
+    def _show(self, text: str) -> None:
+        if len(text) > len(self.text):
+            typer.echo(printable(text[len(self.text) :]), nl=False)
+            sys.stdout.flush()
+            self.text = text
+
+
+def _lines() -> Iterator[str]:
+    """What the user says, line by line. Ctrl-C at the prompt clears the line."""
+    prompt = ""
+    if sys.stdin.isatty():
+        import readline  # noqa: F401  # gives input() its editing and history
+
+        prompt = "> "
+    while True:
+        try:
+            yield input(prompt).strip()
+        except EOFError:
+            if prompt:
+                Console(stderr=True).print()
+            return
+        except KeyboardInterrupt:
+            if not prompt:
+                raise typer.Exit(exits.INTERRUPTED) from None
+            Console(stderr=True).print()
+
+
+@contextlib.contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Ctrl-C waits until the block is over; processes that are started in it never see one, and outlive a stopped
+    answer.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
