@@ -11,7 +11,7 @@ import typer
 from perseid.api.spec import EvolutionRun
 from perseid.api.status import EvolutionRunStatus
 from perseid.cli import exits
-from perseid.cli.terminal import fail, open_console, or_exit
+from perseid.cli.terminal import fail, open_console, or_exit, say
 from perseid.report.models import choose_model
 from perseid.runner.directory import RunDirectory
 
@@ -121,6 +121,33 @@ def chat(
     run, status = or_exit(lambda: recorded(place))
     chosen = or_exit(lambda: choose_model(run, status, model if generation is None else generation))
     chat_with(run, chosen, max_tokens=max_tokens, temperature=temperature)
+
+
+@commands.command()
+def export(
+    directory: RunPlace,
+    to: Annotated[Path, typer.Option(help="Where to write it: a directory that is empty or not there yet.")],
+    generation: Annotated[
+        int | None, typer.Option(min=0, help="The model of this generation, counted from 0. Default: the best one.")
+    ] = None,
+    licence: Annotated[
+        str | None, typer.Option("--license", "--licence", help="As the hub spells it. Default: the base's, if known.")
+    ] = None,
+    push: Annotated[str | None, typer.Option(metavar="ORG/NAME", help="Then upload it to the hub.")] = None,
+    public: Annotated[bool, typer.Option("--public", help="A repository that is made for it is public.")] = False,
+) -> None:
+    """Write a run's model as one directory: merged weights, tokenizer and a model card; with --push, to a hub, too."""
+    from perseid.cli import exporting
+    from perseid.report.versus import RunFiles
+
+    place = RunDirectory(directory)
+    run = or_exit(lambda: RunFiles(*recorded(place), place.path))
+    model = or_exit(lambda: choose_model(run.run, run.status, "best" if generation is None else generation))
+    if push is None or not exporting.is_export_of(to, model):
+        or_exit(lambda: exporting.export(run, model, to, licence, name=push))
+        say(f"wrote {to}: {model.words} of {run.name}")
+    if push is not None:
+        say(f"pushed {or_exit(lambda: exporting.push(to, push, public=public))}")
 
 
 @commands.command()
