@@ -23,6 +23,7 @@ from perseid.api.reasons import Phase
 from perseid.api.spec import EvolutionRun
 from perseid.api.status import EvolutionRunStatus
 from perseid.cli import exits
+from perseid.cli.completion import complete_run
 from perseid.cli.inspection import commands as inspection
 from perseid.cli.preflight import check
 from perseid.cli.tables import print_summary
@@ -170,7 +171,12 @@ def run(
 
 @app.command()
 def report(
-    run: Annotated[str, typer.Argument(metavar="DIRECTORY", help="A run's directory, for example runs/NAME.")],
+    run: Annotated[
+        str,
+        typer.Argument(
+            metavar="DIRECTORY", help="A run's directory, for example runs/NAME.", autocompletion=complete_run
+        ),
+    ],
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="The file to write. Default: report.html in the directory.")
     ] = None,

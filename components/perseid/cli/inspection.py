@@ -11,6 +11,7 @@ import typer
 from perseid.api.spec import EvolutionRun
 from perseid.api.status import EvolutionRunStatus
 from perseid.cli import exits
+from perseid.cli.completion import complete_field, complete_problem, complete_run
 from perseid.cli.terminal import fail, open_console, or_exit, say
 from perseid.report.models import choose_model
 from perseid.runner.directory import RunDirectory
@@ -18,7 +19,13 @@ from perseid.runner.directory import RunDirectory
 commands = typer.Typer()
 
 RunPlace = Annotated[
-    Path, typer.Argument(metavar="DIRECTORY", help="A run's directory, for example runs/NAME.", show_default=False)
+    Path,
+    typer.Argument(
+        metavar="DIRECTORY",
+        help="A run's directory, for example runs/NAME.",
+        show_default=False,
+        autocompletion=complete_run,
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else.")]
 
@@ -47,7 +54,10 @@ def show(directory: RunPlace, as_json: AsJson = False) -> None:
 def tree(
     directory: RunPlace,
     problem: Annotated[
-        str | None, typer.Argument(metavar="[PROBLEM]", help="Id of a train problem. Default: a list of all.")
+        str | None,
+        typer.Argument(
+            metavar="[PROBLEM]", help="Id of a train problem. Default: a list of all.", autocompletion=complete_problem
+        ),
     ] = None,
     generation: Annotated[
         int | None, typer.Option(min=0, help="Counted from 0. Default: the newest that has trees.")
@@ -69,9 +79,14 @@ def tree(
 
 @commands.command()
 def compare(
-    first: Annotated[Path, typer.Argument(metavar="A", help="A run's directory.", show_default=False)],
+    first: Annotated[
+        Path, typer.Argument(metavar="A", help="A run's directory.", show_default=False, autocompletion=complete_run)
+    ],
     second: Annotated[
-        Path | None, typer.Argument(metavar="[B]", help="Another's. Default: the same run.", show_default=False)
+        Path | None,
+        typer.Argument(
+            metavar="[B]", help="Another's. Default: the same run.", show_default=False, autocompletion=complete_run
+        ),
     ] = None,
     generation: Annotated[
         int | None, typer.Option(min=0, help="Take this generation's model of B. Default: B's best one.")
@@ -153,7 +168,12 @@ def export(
 @commands.command()
 def explain(
     field: Annotated[
-        str, typer.Argument(metavar="[FIELD]", help="For example spec.synthesis.search. Default: the whole file.")
+        str,
+        typer.Argument(
+            metavar="[FIELD]",
+            help="For example spec.synthesis.search. Default: the whole file.",
+            autocompletion=complete_field,
+        ),
     ] = "",
     recursive: Annotated[bool, typer.Option("--recursive", help="All fields below it, a line each.")] = False,
 ) -> None:

@@ -42,6 +42,13 @@ Storage = Annotated[
 commands = typer.Typer(no_args_is_help=True)
 
 
+def _complete_directory(incomplete: str) -> list[str]:
+    """Runs on this machine; a name in a cluster is not looked up while somebody types."""
+    from perseid.cli.completion import complete_run
+
+    return complete_run(incomplete)
+
+
 @commands.command()
 def get(
     name: Annotated[str | None, typer.Argument(metavar="[NAME]", help=f"One {KIND}. Default: all of them.")] = None,
@@ -180,7 +187,12 @@ def approve(
 @commands.command()
 def report(
     run: Annotated[
-        str, typer.Argument(metavar="DIRECTORY|NAME", help=f"A run's directory on this machine, or the {KIND}.")
+        str,
+        typer.Argument(
+            metavar="DIRECTORY|NAME",
+            help=f"A run's directory on this machine, or the {KIND}.",
+            autocompletion=_complete_directory,
+        ),
     ],
     namespace: Namespace = None,
     storage: Storage = None,
