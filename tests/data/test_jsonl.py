@@ -57,7 +57,7 @@ def test_a_document_is_written_whole_and_not_with_nan(tmp_path: Path) -> None:
     [
         (f"{GOOD}\n\n{{oops\n".encode(), r"p\.jsonl:3: not JSON: "),
         (f'{GOOD}\n{{"id": "b"}}\n'.encode(), r"p\.jsonl:2: statement of Problem: Field required"),
-        (b'{"id": "b", "statement": "x", "test": []}', r"p\.jsonl:1: test of Problem: Extra inputs"),
+        (b'{"id": "b", "statement": "x", "test": []}', r"p\.jsonl:1: test of Problem: there is no such field"),
         (b'{"id": 1, "statement": ""}', r"p\.jsonl:1: id of Problem: .*\(and 1 more\)"),
         (b"[1]", r"p\.jsonl:1: the line of Problem: "),
         (f"{GOOD}\n\n{GOOD}\n".encode(), r"p\.jsonl:3: the id 'a' is already on line 1"),

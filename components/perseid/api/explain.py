@@ -37,6 +37,8 @@ _STRONG_LIKENESS = 0.8
 """From which a guess is offered that is not the obvious one."""
 _SHOWN = 12
 """Names that a hint lists at most."""
+_EXACT = 2**53
+"""Below it a float that is a whole number is the one that was written."""
 
 
 def explain(error: ValidationError, document: Document) -> list[Problem]:
@@ -164,7 +166,7 @@ def _type_hint(given: object, kinds: list[str], choices: list[object], path: Fie
             return f"Remove the quotes: {given}."
         if "true or false" in kinds and given.lower() in ("true", "false"):
             return f"Remove the quotes: {given.lower()}."
-    if isinstance(given, float) and given.is_integer() and "a whole number" in kinds:
+    if isinstance(given, float) and given.is_integer() and abs(given) < _EXACT and "a whole number" in kinds:
         return f"Write {int(given)}."
     if "a text" in kinds and isinstance(given, bool | int | float):
         return f'Put it in quotes: "{str(given).lower() if isinstance(given, bool) else given}".'

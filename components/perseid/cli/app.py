@@ -25,7 +25,9 @@ from perseid.api.status import EvolutionRunStatus
 from perseid.cli import exits
 from perseid.cli.completion import complete_run
 from perseid.cli.inspection import commands as inspection
+from perseid.cli.outputs import cannot_write
 from perseid.cli.preflight import check
+from perseid.cli.preflight_machine import check_machine
 from perseid.cli.tables import print_summary
 from perseid.cli.terminal import fail, load, open_console, or_exit
 from perseid.cli.view import LinesView, LiveView, SilentView, View
@@ -99,7 +101,7 @@ def compile_(
     try:
         compile_pipeline(run, output)
     except OSError as error:
-        fail(exits.MISTAKE, f"cannot write {output}: {error.strerror}")
+        fail(exits.MISTAKE, cannot_write(output, error))
     Console().print(f"wrote {output}", highlight=False, markup=False)
 
 
@@ -151,6 +153,8 @@ def run(
     accepted = absolute_paths(load(file), file.resolve().parent)
     or_exit(lambda: check(accepted, keys=True))
     directory = RunDirectory(runs_dir / accepted.metadata.name)
+    if directory.is_new:
+        or_exit(lambda: check_machine(accepted, directory.path))
     console = open_console()
     view: View
     if quiet or as_json:

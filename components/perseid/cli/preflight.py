@@ -5,13 +5,12 @@ from __future__ import annotations
 import importlib.util
 import sys
 from collections.abc import Iterable
-from pathlib import Path
 
-from perseid.api.problems import ProblemSet
 from perseid.api.spec import DefinitionSpec, EvolutionRun
+from perseid.cli.preflight_endpoints import check_keys
 from perseid.cli.preflight_meteor import QUESTIONS, check_meteor
 from perseid.cli.preflight_model import check_model
-from perseid.data.problems import load_problems
+from perseid.cli.preflight_problems import check_problems
 from perseid.runner.errors import RunnerError
 
 ENGINE_PACKAGES = {"vllm": "vllm", "transformers": "transformers"}
@@ -33,10 +32,11 @@ def check(run: EvolutionRun, *, keys: bool) -> None:
             f"spec.engine.type is {spec.engine.type}, but the package {package} is not installed in"
             f" {sys.prefix}; install Perseid with the extra {extra}"
         )
-    check_model("spec.model.ref", spec.model.ref)
+    check_model("spec.model.ref", spec.model.ref, trust_remote_code=spec.model.trust_remote_code)
     _check_names(_evaluation_sets(spec))
     if "sra-mcts" in spec.methods:
-        _check_problems(spec)
+        check_problems(spec)
+        check_keys(spec, keys=keys)
     if "meteor" in spec.methods:
         check_meteor(spec, keys=keys)
 
@@ -64,20 +64,3 @@ def _check_names(sets: list[tuple[str, str]]) -> None:
             raise RunnerError(
                 f"two evaluation sets are called {title}; give one of them another name ({first}.name or {field}.name)"
             )
-
-
-def _check_problems(spec: DefinitionSpec) -> None:
-    train = _ids(spec.problems.train)
-    for problems in (spec.problems.dev, *spec.problems.test):
-        shared = sorted(_ids(problems) & train)
-        if shared:
-            raise RunnerError(
-                f"{len(shared)} problem(s) are in spec.problems.train and in the evaluation set {problems.title}, for"
-                f" example {shared[0]}; a score on problems that were trained on says nothing: take them out of one"
-            )
-
-
-def _ids(problems: ProblemSet) -> frozenset[str]:
-    if problems.source == "hub":
-        return frozenset()
-    return frozenset(problem.id for problem in load_problems(problems, Path("/")))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from datetime import UTC, datetime
 from pathlib import Path
 
 from perseid.api.spec import EvolutionRun
 from perseid.api.status import EvolutionRunStatus
+from perseid.cli.outputs import cannot_write
 from perseid.runner.directory import RunDirectory
 from perseid.runner.errors import RunnerError
 
@@ -46,5 +48,7 @@ def write_report(run: EvolutionRun, status: EvolutionRunStatus, root: Path, outp
         scratch.write_text(page, encoding="utf-8")
         scratch.replace(output)
     except OSError as error:
-        raise RunnerError(f"cannot write {output}: {error.strerror}") from error
+        with contextlib.suppress(OSError):
+            scratch.unlink()
+        raise RunnerError(cannot_write(output, error)) from error
     return output

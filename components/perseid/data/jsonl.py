@@ -87,7 +87,12 @@ def _record(path: Path, number: int, line: str, record_type: type[R]) -> R:
             raise DataError(f"{path}:{number}: not JSON: {first['ctx']['error']}") from error
         field = ".".join(str(part) for part in first["loc"]) or "the line"
         others = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-        raise DataError(f"{path}:{number}: {field} of {record_type.__name__}: {first['msg']}{others}") from error
+        said = first["msg"]
+        if first["type"] == "extra_forbidden":
+            said = "there is no such field"
+            if len(first["loc"]) == 1:
+                said += f"; its fields are {', '.join(record_type.model_fields)}"
+        raise DataError(f"{path}:{number}: {field} of {record_type.__name__}: {said}{others}") from error
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:

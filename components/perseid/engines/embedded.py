@@ -22,10 +22,8 @@ def materialise_embedded(ref: str, cache_dir: Path) -> Path:
 
     Safe when several processes do it at once. Raises ModelNotFoundError for an unknown name or an absent package.
     """
+    gguf = check_embedded(ref)
     name = ref.removeprefix(EMBEDDED_PREFIX)
-    if name not in _PACKAGES:
-        raise ModelNotFoundError(f"model {ref!r}: the embedded models are {', '.join(sorted(_PACKAGES))}")
-    gguf = _gguf_file(ref, _PACKAGES[name])
     target = cache_dir / "embedded" / f"{name}-{file_sha256(gguf)[:16]}-v{_FORMAT}"
     if target.is_dir():
         return target
@@ -43,6 +41,15 @@ def materialise_embedded(ref: str, cache_dir: Path) -> Path:
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return target
+
+
+def check_embedded(ref: str) -> Path:
+    """The GGUF file of the embedded model that `ref` names. Raises ModelNotFoundError or ModelIncompleteError."""
+    name = ref.removeprefix(EMBEDDED_PREFIX)
+    if name not in _PACKAGES:
+        known = ", ".join(f"{EMBEDDED_PREFIX}{one}" for one in sorted(_PACKAGES))
+        raise ModelNotFoundError(f"model {ref!r}: there is no embedded model of that name; there is {known}")
+    return _gguf_file(ref, _PACKAGES[name])
 
 
 def _gguf_file(ref: str, package: str) -> Path:

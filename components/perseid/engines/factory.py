@@ -61,7 +61,7 @@ def open_endpoint(spec: OpenAISpec) -> Engine:
 
     if spec.api_key_env is None:
         return with_call_log(OpenAIEngine(spec))
-    key = _api_key(spec.base_url, spec.api_key_env)
+    key = api_key(spec.base_url, spec.api_key_env)
     with _in_environment(spec.api_key_env, key):
         client = OpenAIEngine(spec)
     return with_call_log(KeyGuard(client, key))
@@ -113,7 +113,8 @@ class KeyGuard:
         return text
 
 
-def _api_key(base_url: str, variable: str) -> str:
+def api_key(base_url: str, variable: str) -> str:
+    """The key of the endpoint, from the variable or the file that `<variable>_FILE` names. Raises EndpointAuthError."""
     where, file = f"the variable {variable}", os.environ.get(f"{variable}_FILE")
     key = os.environ.get(variable, "").strip()  # a Secret that was made from a file ends with a line break
     if not key and file:

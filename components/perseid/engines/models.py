@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import re
 from collections.abc import Collection, Iterator
@@ -11,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from perseid.api.layout import StorageError, is_remote
-from perseid.engines.embedded import EMBEDDED_PREFIX, materialise_embedded
+from perseid.engines.embedded import EMBEDDED_PREFIX, check_embedded, materialise_embedded
 from perseid.engines.errors import (
     ModelAccessError,
     ModelDownloadError,
@@ -19,6 +20,7 @@ from perseid.engines.errors import (
     ModelNotFoundError,
 )
 from perseid.engines.identity import content_id, weight_files
+from perseid.engines.weights import check_weights
 from perseid.storage.errors import StorageRefusedError
 from perseid.storage.models import RemoteModel
 
@@ -76,19 +78,63 @@ def resolve_model(
         return _resolve_remote(ref, cache)
     if ref.startswith(EMBEDDED_PREFIX):
         path = materialise_embedded(ref, cache)
-    elif ref.startswith(("/", "./", "../", "~")) or ref in {".", ".."}:
-        path = Path(ref).expanduser().resolve()
-        if not path.is_dir():
-            raise ModelNotFoundError(f"model {ref!r}: there is no directory {path}")
-    elif _HUB_ID.fullmatch(ref):
-        path = _download(ref, revision, trust_remote_code)
+    elif (directory := local_directory(ref)) is not None:
+        path = directory
     else:
-        raise ModelNotFoundError(
-            f"model {ref!r} is neither a hub id (org/name), nor a local directory (which starts with ./ or /), "
-            f"nor one in object storage (s3://bucket/directory), nor {EMBEDDED_PREFIX}smollm2-135m-instruct"
-        )
+        path = _download(ref, revision, trust_remote_code)
     _check_complete(ref, path)
     return ResolvedModel(path, content_id(path, cache))
+
+
+def check_reference(ref: str) -> None:
+    """Raise ModelNotFoundError or ModelIncompleteError for what is wrong with a reference and shows without a network.
+
+    A local directory must hold a whole model; hub ids and places in object storage must only look like such.
+    """
+    if is_remote(ref):
+        return
+    if ref.startswith(EMBEDDED_PREFIX):
+        check_embedded(ref)
+    elif (directory := local_directory(ref)) is not None:
+        _check_complete(ref, directory)
+        check_weights(ref, directory)
+
+
+def check_on_hub(ref: str, revision: str | None = None) -> None:
+    """Ask the hub, or the local cache, for the configuration of the model `ref`; nothing else has none.
+
+    A few kilobytes are fetched. Raises ModelNotFoundError, ModelAccessError or ModelDownloadError.
+    """
+    if is_remote(ref) or ref.startswith(EMBEDDED_PREFIX) or local_directory(ref) is not None:
+        return
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.utils import logging as hub_logging
+
+    level = hub_logging.get_verbosity()
+    hub_logging.set_verbosity(logging.CRITICAL)  # its own words about each try would bury ours
+    try:
+        with _hub_errors(ref, revision):
+            hf_hub_download(ref, "config.json", revision=revision)
+    finally:
+        hub_logging.set_verbosity(level)
+
+
+def local_directory(ref: str) -> Path | None:
+    """The directory that `ref` names by its beginning; None for a hub id.
+
+    Raises ModelNotFoundError where there is no such directory, or the reference is neither.
+    """
+    if ref.startswith(("/", "./", "../", "~")) or ref in {".", ".."}:
+        path = Path(ref).expanduser().resolve()
+        if not path.is_dir():
+            raise ModelNotFoundError(f"model {ref!r}: there is no directory {path}; check the path")
+        return path
+    if _HUB_ID.fullmatch(ref):
+        return None
+    raise ModelNotFoundError(
+        f"model {ref!r} is neither a hub id (org/name), nor a local directory (which starts with ./ or /), "
+        f"nor one in object storage (s3://bucket/directory), nor {EMBEDDED_PREFIX}smollm2-135m-instruct"
+    )
 
 
 def _resolve_remote(ref: str, cache: Path) -> ResolvedModel:
@@ -146,17 +192,25 @@ def _check_files(ref: str, place: str, names: Collection[str], *, has_weights: b
 
 
 def _download(ref: str, revision: str | None, trust_remote_code: bool) -> Path:
-    import httpx
-    from huggingface_hub import errors as hub
     from huggingface_hub import snapshot_download
 
     settings = [*_SETTINGS_PATTERNS, *(["*.py"] if trust_remote_code else [])]
-    where = f"model {ref!r}" + (f" at revision {revision!r}" if revision else "")
-    hint = f" (for a local directory write ./{ref})" if Path(ref).is_dir() else ""
-    try:
+    with _hub_errors(ref, revision):
         path = Path(snapshot_download(ref, revision=revision, allow_patterns=[*settings, "*.safetensors"]))
         if not weight_files(path):
             path = Path(snapshot_download(ref, revision=revision, allow_patterns=[*settings, "*.bin"]))
+    return path
+
+
+@contextlib.contextmanager
+def _hub_errors(ref: str, revision: str | None) -> Iterator[None]:
+    import httpx
+    from huggingface_hub import errors as hub
+
+    where = f"model {ref!r}" + (f" at revision {revision!r}" if revision else "")
+    hint = f" (for a local directory write ./{ref})" if Path(ref).is_dir() else ""
+    try:
+        yield
     except hub.GatedRepoError as error:
         raise ModelAccessError(
             f"{where} is gated: accept its licence on the hub and log in (`hf auth login`, or the variable HF_TOKEN)"
@@ -175,9 +229,16 @@ def _download(ref: str, revision: str | None, trust_remote_code: bool) -> Path:
             f"download it where there is a network, or name a local directory{hint}"
         ) from error
     except hub.HfHubHTTPError as error:
-        raise ModelDownloadError(f"{where}: the hub answered with an error: {error}; run again to resume") from error
+        raise ModelDownloadError(
+            f"{where}: the hub answered with an error: {_one_line(error)}; run again to resume"
+        ) from error
     except (OSError, httpx.HTTPError) as error:
         raise ModelDownloadError(
-            f"{where}: the download was interrupted ({type(error).__name__}: {error}); run again to resume it"
+            f"{where}: the download was interrupted ({type(error).__name__}: {_one_line(error)}); run again to resume"
+            " it"
         ) from error
-    return path
+
+
+def _one_line(error: Exception) -> str:
+    """What an error says first: clients of HTTP add a paragraph about status codes."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -101,9 +101,11 @@ class RunDirectory:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the directory. Raises RunnerError where another process holds it."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        with (self.path / ".lock").open("w") as file:
+        """Hold the directory. Raises RunnerError where another process holds it, or it cannot be written."""
+        with self._writable():
+            self.path.mkdir(parents=True, exist_ok=True)
+            file = (self.path / ".lock").open("w")
+        with file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -112,6 +114,21 @@ class RunDirectory:
                     " run another metadata.name"
                 ) from None
             yield
+
+    @property
+    def is_new(self) -> bool:
+        """Whether no run was ever accepted here."""
+        return not os.path.lexists(self.path / RUN_FILE)
+
+    @contextlib.contextmanager
+    def _writable(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise RunnerError(
+                f"the run's directory {self.path} cannot be written: {error.strerror} ({error.filename or self.path});"
+                " give the rights to it or make room, or write elsewhere with --runs-dir; the same command goes on"
+            ) from error
 
     def accept(self, run: EvolutionRun) -> EvolutionRunStatus:
         """Take the run in, new or to be gone on with, and return its status.
@@ -131,7 +148,8 @@ class RunDirectory:
                     f"{self.path} holds a run that was started with other settings:\n{changes}\nUndo the changes to go"
                     f" on with it, or give the new run another metadata.name (only {may_change} may change)"
                 )
-        write_atomically(accepted, run.model_dump_json(by_alias=True, indent=2))
+        with self._writable():
+            write_atomically(accepted, run.model_dump_json(by_alias=True, indent=2))
         if not status_file.exists():
             self.write_status(EvolutionRunStatus(uid=str(uuid.uuid4())))
         return _read(status_file, EvolutionRunStatus)
@@ -188,12 +206,19 @@ class RunDirectory:
         return status.model_copy(update={"generations": [*earlier, *status.generations]})
 
     def write_status(self, status: EvolutionRunStatus) -> None:
-        """Replace the status, atomically; before that, keep what it says of each generation that is over."""
-        for generation in status.generations:
-            file, text = self._generation_file(generation.index), generation.model_dump_json(by_alias=True, indent=2)
-            if generation.finished_at is not None and (not file.exists() or file.read_text().rstrip() != text):
-                write_atomically(file, text)
-        write_atomically(self.path / STATUS_FILE, status.model_dump_json(by_alias=True, indent=2))
+        """Replace the status, atomically; before that, keep what it says of each generation that is over.
+
+        Raises RunnerError where the directory cannot be written.
+        """
+        with self._writable():
+            for generation in status.generations:
+                file, text = (
+                    self._generation_file(generation.index),
+                    generation.model_dump_json(by_alias=True, indent=2),
+                )
+                if generation.finished_at is not None and (not file.exists() or file.read_text().rstrip() != text):
+                    write_atomically(file, text)
+            write_atomically(self.path / STATUS_FILE, status.model_dump_json(by_alias=True, indent=2))
 
     def _generation_file(self, index: int) -> Path:
         return (self.path / attempt_key(index, 0)).parents[1] / GENERATION_FILE
@@ -206,6 +231,8 @@ class RunDirectory:
 def _read(file: Path, model: type[M]) -> M:
     try:
         return model.model_validate_json(file.read_bytes())
+    except OSError as error:
+        raise RunnerError(f"{file} cannot be read: {error.strerror}; give the rights to it, or put it back") from error
     except ValidationError as error:
         raise RunnerError(
             f"{file} cannot be read: {error.errors(include_url=False)[0]['msg']}; if it was edited, undo that;"
@@ -217,8 +244,12 @@ def write_atomically(path: Path, text: str) -> None:
     """Write a file so that a reader, or a kill at any moment, finds the old content or the new."""
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, scratch = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(text + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    Path(scratch).replace(path)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        Path(scratch).replace(path)
+    except BaseException:
+        Path(scratch).unlink(missing_ok=True)
+        raise

@@ -31,8 +31,8 @@ def drive(
     The status is written before an action, so that a kill in between repeats the decision and not the action. `on_tick`
     is called a few times a second.
     """
+    start_model = directory.start_model(run)  # before the run is accepted: a mistake here leaves nothing behind
     status = directory.accept(run)
-    start_model = directory.start_model(run)
     while True:
         observed = Observed(
             runs=backend.observe(status),
