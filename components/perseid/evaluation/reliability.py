@@ -44,6 +44,10 @@ class Estimate(Record):
         """Whether `value` lies in the interval, its ends included."""
         return self.low <= value <= self.high
 
+    def __str__(self) -> str:
+        """`0.71 [0.64, 0.78]`."""
+        return f"{self.value:.2f} [{self.low:.2f}, {self.high:.2f}]"
+
 
 class Bin(Record):
     """Answers with nearly the same score, and how many of them are right."""

@@ -16,6 +16,9 @@ TITLES = {
     "step-value": "value of a step, after backpropagation",
     "step-score": "what the evaluator said of a step",
     "step-likelihood": "likelihood of a step",
+    "part-ladder": "its part: spoken score of a step, 0 to 10",
+    "part-path_likelihood": "its part: likelihood of a whole path",
+    "part-execution": "its part: share of the tests that code from a step passes",
     "plan-value": "value of a whole plan",
     "likelihood": "likelihood of a code answer",
     "ladder": "spoken score of a code answer, 0 to 10",
@@ -24,6 +27,9 @@ TITLES = {
 }
 GUIDES = "step-value"
 """What a search goes by."""
+PARTS = ("ladder", "path_likelihood", "execution")
+"""Of an evaluator's evidence, what is measured as `part-NAME` beside its score. Steps have their likelihood anyway."""
+EXECUTED = "part-execution"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +64,12 @@ def evaluators(
 
 def search_finding(measured: Sequence[EvaluatorView], whose: str) -> Finding | None:
     """Whether a search was guided by noise; None where no search went by values. `whose` begins the sentence."""
-    found = next((one.measured for one in measured if one.name == GUIDES), None)
+    by_name = {one.name: one.measured for one in measured}
+    found = by_name.get(GUIDES)
     if found is None:
         return None
+    if EXECUTED in by_name and found.judgement == "informative":
+        return _circular(found, by_name.get("step-likelihood"), whose)
     auc, level = found.auc, f"{found.confidence:.0%}"
     if auc is None:
         return Finding(
@@ -68,7 +77,7 @@ def search_finding(measured: Sequence[EvaluatorView], whose: str) -> Finding | N
             f"Whether {whose} was guided by noise cannot be told: its values have {_evidence(found)}, and an interval"
             f" needs {LEAST_PROBLEMS} problems and both right and wrong answers.",
         )
-    interval = f"{auc.value:.2f} [{auc.low:.2f}, {auc.high:.2f}]"
+    interval = str(auc)
     inside = "" if found.within_problem is None else f" {_inside(found.within_problem.value)}"
     if found.judgement == "noise":
         text = (
@@ -82,13 +91,26 @@ def search_finding(measured: Sequence[EvaluatorView], whose: str) -> Finding | N
         )
     text = f"was guided by values that tell right from wrong: their AUC is {interval}, above a coin's 0.5."
     if found.within_problem is not None and found.within_problem.contains(0.5):
-        low, high = found.within_problem.low, found.within_problem.high
         return Finding(
             "unsure",
             f"{_capital(whose)} {text} Inside a problem, where a search chooses, they may be noise all the same:"
-            f" {found.within_problem.value:.2f} [{low:.2f}, {high:.2f}] of its right and wrong steps are in order.",
+            f" {found.within_problem} of its right and wrong steps are in order.",
         )
     return Finding("good", f"{_capital(whose)} {text}{inside}")
+
+
+def _circular(found: Reliability, likelihood: Reliability | None, whose: str) -> Finding:
+    """Where the evaluator runs code, a step's value knows the verdicts that it is measured by."""
+    known = ""
+    if likelihood is not None and likelihood.auc is not None:
+        known = f" The likelihood of its steps, which knows no tests, has {likelihood.auc}."
+        if likelihood.judgement != "informative":
+            known += " Without tests, this search would be guided by noise."
+    return Finding(
+        "unsure",
+        f"{_capital(whose)} was guided by running code: the AUC of its values is {found.auc}, but they were made of the"
+        f" same answers' test results, so that says little about what they foretell.{known}",
+    )
 
 
 def _inside(share: float) -> str:

@@ -11,6 +11,7 @@ from perseid.api.files import TREES
 from perseid.data.errors import DataError
 from perseid.data.records import TreeRecord
 from perseid.evaluation.calibration import Observation
+from perseid.report.calibrations import PARTS
 from perseid.report.files import read_places, read_record, spread
 from perseid.search.tree import Node, Tree
 
@@ -101,6 +102,8 @@ def read_search(stage: Path, outcomes: Mapping[str, Mapping[Steps, Sequence[bool
         view.nodes += len(tree.nodes) - 1
         view.stopped[record.stop_reason] += 1
         _observe(view, record, tree, outcomes.get(record.problem_id, {}))
+    if view.observations.get("part-ladder") == view.observations.get("step-score"):
+        view.observations.pop("part-ladder", None)  # it is the whole evaluator
     chosen = _chosen(places, outcomes, most)
     for record in (read_record(path, place, TreeRecord) for name, place in places.items() if name in chosen):
         view.shown.append(view_tree(record, tree_of(record, path), outcomes.get(record.problem_id, {}), NODES_SHOWN))
@@ -144,6 +147,7 @@ def _observe(view: SearchView, record: TreeRecord, tree: Tree, outcomes: Mapping
             continue
         for node in tree.lineage(end):
             scores = {"step-value": node.value, "step-score": node.score, "step-likelihood": _per_token(node)}
+            scores |= {f"part-{name}": _number(node.evidence[name]) for name in PARTS if name in node.evidence}
             for right in verdicts:
                 for name, score in scores.items():
                     view.observations[name].append(Observation(record.problem_id, score, right))
@@ -207,6 +211,10 @@ def _shown(tree: Tree, first: Sequence[Node], most: int) -> set[int]:
         if len(shown | line) <= most + 1:
             shown |= line
     return shown
+
+
+def _number(evidence: float | str | None) -> float | None:
+    return evidence if isinstance(evidence, int | float) else None
 
 
 def _per_token(node: Node) -> float | None:

@@ -1,0 +1,267 @@
+"""Calibration before a run is paid for: a sample of its problems is searched and answered, as the run would do it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from perseid.api.attempt import Attempt
+from perseid.api.base import replace
+from perseid.api.identity import spec_digest
+from perseid.api.layout import PROGRESS, Layout, read_stage_result
+from perseid.api.problems import ProblemSet
+from perseid.api.progress import read_progress
+from perseid.api.result import StageUsage
+from perseid.api.spec import EvolutionRun
+from perseid.cli.view import duration, pace
+from perseid.data.jsonl import write_jsonl
+from perseid.data.problems import load_problems
+from perseid.data.records import Problem
+from perseid.evaluation.reliability import LEAST_PROBLEMS, Estimate
+from perseid.processes import DIE_WITH, stop_group
+from perseid.report.calibrations import EvaluatorView, Finding, evaluators, search_finding
+from perseid.report.files import spread
+from perseid.report.samples import read_answers
+from perseid.report.trees import read_search
+from perseid.runner.backend import SUBMISSION
+from perseid.runner.directory import RunDirectory, write_atomically
+from perseid.runner.errors import RunnerError
+from perseid.search.profiles import SearchConfig, resolve
+
+STAGES = ("synthesize", "convert")
+LEAST_PLANS = 4
+"""Plans of a problem that are answered at least: of the best one alone, nothing orders right and wrong."""
+PROBLEMS = "problems.jsonl"
+LADDER_TOKENS = 4
+"""Of a spoken score."""
+LOOK_SECONDS = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What came out."""
+
+    evaluators: list[EvaluatorView]
+    finding: Finding | None
+    problems: int
+    answers: int
+    passed: int
+    usage: StageUsage
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {
+            "evaluators": [
+                {"name": one.name, "title": one.title, "judgement": one.measured.judgement, **one.measured.model_dump()}
+                for one in self.evaluators
+            ],
+            "finding": None if self.finding is None else asdict(self.finding),
+            "problems": self.problems,
+            "answers": self.answers,
+            "passed": self.passed,
+            "usage": self.usage.model_dump(by_alias=False),
+        }
+
+
+def sample_problems(run: EvolutionRun, count: int) -> list[Problem]:
+    """Train problems with tests, evenly chosen. Raises RunnerError and DataError."""
+    if "sra-mcts" not in run.spec.methods:
+        raise RunnerError(
+            f"{run.metadata.name} has no search to calibrate: spec.methods is {', '.join(run.spec.methods)}; METEOR"
+            " measures its judges in every run (docs/meteor.md)"
+        )
+    tested = [one for one in load_problems(run.spec.problems.train, Path("/")) if one.tests]
+    if not tested:
+        raise RunnerError(
+            "no problem of spec.problems.train has tests: nothing says which answers are right, so nothing can be"
+            " calibrated; give some of them tests"
+        )
+    return spread(tested, count)
+
+
+def prepare(run: EvolutionRun, problems: Sequence[Problem], runs_dir: Path) -> Attempt:
+    """What the calibration does, and where; the same file and number of problems get the same directory.
+
+    Nothing is written. Raises RunnerError.
+    """
+    ids = "\n".join(one.id for one in problems)
+    digest = hashlib.sha256(f"{spec_digest(run.spec)}\n{ids}".encode()).hexdigest()[:12]
+    # No run can be called so: there is a dot in it.
+    root = (runs_dir / f"{run.metadata.name}.calibration" / digest).resolve()
+    start = RunDirectory(runs_dir / run.metadata.name).start_model(run)
+    spec = run.spec
+    synthesis = replace(spec.synthesis, plans_per_problem=max(LEAST_PLANS, spec.synthesis.plans_per_problem))
+    train = ProblemSet(source="jsonl", path=str(root / PROBLEMS))
+    changed = spec.model_copy(
+        update={
+            "problems": replace(spec.problems, train=train),
+            "synthesis": synthesis,
+            "pipeline": replace(spec.pipeline, shards=1),
+        }
+    )
+    return Attempt(
+        run=run.model_copy(update={"spec": changed}),
+        run_id="calibration",
+        generation=0,
+        number=0,
+        storage=str(root),
+        start_model=spec.model.ref if start is None or start.model is None else start.model.uri,
+    )
+
+
+def most_tokens(attempt: Attempt, problems: int) -> int:
+    """Tokens that the model would make if every answer were as long as it may be and no search ended early."""
+    spec = attempt.run.spec
+    config = resolve(spec.synthesis.search)
+    answers = spec.conversion.samples_per_plan * spec.conversion.sampling.max_tokens
+    nodes, simulated = _nodes(config)
+    weights = config.evaluator
+    executes = weights.type == "execution" or (weights.type == "blend" and weights.execution_weight > 0)
+    speaks = weights.type == "ladder" or (weights.type == "blend" and weights.ladder_weight > 0)
+    reflections = {"none": 0, "before-expansion": config.rounds, "every-node": nodes}[config.reflection]
+    each = (
+        (nodes + simulated) * config.max_step_tokens
+        + reflections * config.max_reflection_tokens
+        + (nodes + simulated) * (answers * executes + LADDER_TOKENS * speaks)
+        # Code that the search has run already is not written again.
+        + (0 if executes else spec.synthesis.plans_per_problem * answers)
+    )
+    return problems * each
+
+
+def carry_out(attempt: Attempt, problems: Sequence[Problem], console: Console) -> None:
+    """Search and answer, in a process of its own. Raises RunnerError, and KeyboardInterrupt where it is stopped."""
+    root = Path(attempt.storage)
+    with RunDirectory(root).locked():
+        try:
+            write_jsonl(root / PROBLEMS, problems)
+            write_atomically(root / SUBMISSION, attempt.model_dump_json(by_alias=True, indent=2))
+        except OSError as error:
+            raise RunnerError(f"cannot write {root}: {error.strerror}; give another --runs-dir") from error
+        _carry_out(root, console)
+
+
+def _carry_out(root: Path, console: Console) -> None:
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1", DIE_WITH: str(os.getpid())}
+    with (root / "log.txt").open("ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "perseid.stages.calibrating", str(root / SUBMISSION)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            start_new_session=True,  # Ctrl-C reaches us alone, and we end it in order
+        )
+    try:
+        with console.status("starting") as status:
+            while process.poll() is None:
+                status.update(Text(_now(root)))
+                try:
+                    process.wait(LOOK_SECONDS)
+                except subprocess.TimeoutExpired:
+                    continue
+    finally:
+        stop_group(process)
+    if process.returncode != 0:
+        raise RunnerError(_failure(root))
+
+
+def read_measured(attempt: Attempt) -> Measured:
+    """What the searches and answers say. Raises DataError."""
+    spec = attempt.run.spec
+    layout = Layout(Path(attempt.storage), 0, 0)
+    answers = read_answers(layout.stage("convert"), 0)
+    assert answers is not None  # the stage has ended
+    search = read_search(layout.stage("synthesize"), answers.outcomes, 0)
+    observations = {**({} if search is None else search.observations), **answers.observations}
+    draws, level = spec.evaluation.bootstrap, spec.evaluation.confidence
+    found = evaluators(observations, resamples=draws, confidence=level, seed=spec.seed)
+    results = [read_stage_result(layout.stage(stage)) for stage in STAGES]
+    return Measured(
+        evaluators=found,
+        finding=search_finding(found, "a search with this model"),
+        problems=answers.problems,
+        answers=answers.judged,
+        passed=answers.passed,
+        usage=StageUsage.sum(one.usage for one in results if one is not None),
+    )
+
+
+def print_measured(console: Console, measured: Measured) -> None:
+    """Figures, and what they mean."""
+    table = Table(box=SIMPLE_HEAD, title="scores against verdicts", title_justify="left", title_style="bold")
+    table.add_column("score", overflow="fold")
+    for name in ("AUC", "within problems", "outcomes"):
+        table.add_column(name, justify="right")
+    table.add_column("says")
+    styles = {"informative": "green", "noise": "red", "inverted": "red", "unknown": "dim"}
+    for one in measured.evaluators:
+        known = one.measured.calibration
+        says = Text(one.measured.judgement, style=styles[one.measured.judgement])
+        figures = (
+            _estimate(one.measured.auc, known.auc),
+            _estimate(one.measured.within_problem, known.within_problem),
+        )
+        table.add_row(one.title, *figures, f"{known.observations}", says)
+    console.print(table)
+    if measured.finding is not None:
+        style = {"good": "green", "bad": "red", "unsure": "yellow"}[measured.finding.tone]
+        console.print(Text(measured.finding.text, style=style))
+    if measured.problems < LEAST_PROBLEMS or measured.passed in (0, measured.answers):
+        console.print(Text("Take more problems, or easier or harder ones: --problems N.", style="yellow"))
+    used = measured.usage
+    console.print(
+        f"{measured.problems} problems, {measured.answers} answers with a verdict, {measured.passed} of them right;"
+        f" {used.completion_tokens:,} tokens made in {duration(used.seconds)}",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def _nodes(config: SearchConfig) -> tuple[int, int]:
+    """Steps of one search at most, and those of its roll-outs."""
+    grown = {
+        "mcts": config.rounds * config.branch,
+        "tot": config.max_depth * config.keep * config.branch,
+        "cot": config.max_depth,
+        "direct": 0,
+    }[config.algorithm]
+    rolls = config.algorithm == "mcts" and config.rollout.policy != "none"
+    return grown, config.rounds * config.rollout.branches * config.rollout.steps if rolls else 0
+
+
+def _now(root: Path) -> str:
+    layout = Layout(root, 0, 0)
+    for stage in reversed(STAGES):
+        progress = read_progress(layout.stage(stage) / PROGRESS)
+        if progress is not None:
+            amount = f" {progress.done:.0f}/{progress.total:.0f} {progress.unit}" if progress.total else ""
+            return f"{progress.stage}: {progress.task}{amount}, {pace(progress, time.time())} {progress.note}"
+    return "starting"
+
+
+def _failure(root: Path) -> str:
+    layout = Layout(root, 0, 0)
+    for stage in STAGES:
+        result = read_stage_result(layout.stage(stage))
+        if result is not None and result.error:
+            return f"{stage}: {result.error} (log: {root / 'log.txt'})"
+    return f"the calibration ended without a result; was it killed, or out of memory? (log: {root / 'log.txt'})"
+
+
+def _estimate(estimate: Estimate | None, fallback: float | None) -> str:
+    if estimate is None:
+        return "none" if fallback is None else f"{fallback:.2f}"
+    return str(estimate)

@@ -1,0 +1,136 @@
+"""`perseid calibrate`: a search's scores against verdicts, before a run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from fabricated_stages import write_search
+from perseid.api.layout import Layout
+from perseid.api.load import load_run
+from perseid.cli import calibrating, exits
+from perseid.cli.app import app
+from perseid.runner.directory import absolute_paths
+from perseid.runner.errors import RunnerError
+from tiny_run import environment, problem, write_run
+
+RUN = """\
+apiVersion: perseid.dev/v1alpha1
+kind: EvolutionRun
+metadata: {name: small}
+spec:
+  engine: {type: transformers}
+"""
+
+
+def calibrate(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(app, ["calibrate", *map(str, arguments)])
+
+
+@pytest.fixture
+def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run.yaml").write_text(RUN)
+    return tmp_path / "run.yaml"
+
+
+@pytest.fixture
+def searched(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The model's part is taken by fabricated searches; the arguments it was called with, by informedness."""
+    informed = ["yes"]
+
+    def carry_out(attempt: calibrating.Attempt, problems: object, console: object) -> None:
+        write_search(Layout(Path(attempt.storage), 0, 0), informed=informed == ["yes"])
+
+    monkeypatch.setattr(calibrating, "carry_out", carry_out)
+    return informed
+
+
+def test_the_budget_is_said_before_and_a_dry_run_stops_there(file: Path) -> None:
+    result = calibrate(file, "--problems", "3", "--dry-run")
+    assert result.exit_code == exits.OK, result.output
+    assert "3 problems; the model makes about" in result.stderr
+    assert result.stdout == ""
+    assert not (file.parent / "runs").exists()
+
+
+def test_figures_and_a_plain_sentence_come_out(file: Path, searched: list[str]) -> None:
+    result = calibrate(file, "--problems", "12")
+    assert result.exit_code == exits.OK, result.output
+    assert "A search with this model was guided by values that tell right from wrong" in result.stdout
+    assert "value of a step, after backpropagation" in result.stdout
+    assert "12 problems, 48 answers with a verdict, 12 of them right" in result.stdout
+    told = json.loads(calibrate(file, "--problems", "12", "--json").stdout)
+    value = next(one for one in told["evaluators"] if one["name"] == "step-value")
+    assert value["judgement"] == "informative"
+    assert value["auc"]["low"] > 0.5
+    assert value["calibration"]["within_problem"] == 1.0
+
+
+def test_noise_is_called_noise(file: Path, searched: list[str]) -> None:
+    searched[0] = "no"
+    assert "was guided by noise" in " ".join(calibrate(file).stdout.split())
+
+
+def test_a_bound_of_tokens_follows_from_the_search(file: Path) -> None:
+    run = load_run(file)
+    problems = calibrating.sample_problems(run, 5)
+    assert len({one.id for one in problems}) == 5
+
+    def most(search: str) -> int:
+        file.write_text(RUN + f"  synthesis: {{search: {search}}}\n  conversion: {{sampling: {{maxTokens: 100}}}}\n")
+        return calibrating.most_tokens(calibrating.prepare(load_run(file), problems, file.parent), 5)
+
+    plain = "{rounds: 2, branch: 3, maxStepTokens: 10, evaluator: {type: likelihood}}"
+    # 6 steps of 10 tokens, and 4 answers of 100 tokens to each of 4 plans, of 5 problems.
+    assert most(plain) == 5 * (6 * 10 + 4 * 4 * 100)
+    ladder = "{rounds: 2, branch: 3, maxStepTokens: 10, evaluator: {type: ladder}}"
+    assert most(ladder) == most(plain) + 5 * 6 * calibrating.LADDER_TOKENS
+    execution = "{rounds: 2, branch: 3, maxStepTokens: 10, evaluator: {type: execution}}"
+    assert most(execution) == 5 * 6 * (10 + 4 * 100)
+
+
+def test_the_same_file_and_number_go_on_in_the_same_place_and_others_elsewhere(file: Path) -> None:
+    run = load_run(file)
+    places = [
+        calibrating.prepare(run, calibrating.sample_problems(run, count), file.parent).storage for count in (3, 3, 4)
+    ]
+    assert places[0] == places[1] != places[2]
+    assert "small.calibration" in places[0]
+
+
+def test_a_run_without_search_and_problems_without_tests_are_refused(file: Path) -> None:
+    file.write_text(RUN + "  methods: [meteor]\n")
+    result = calibrate(file)
+    assert result.exit_code == exits.MISTAKE
+    assert "has no search to calibrate" in result.stderr
+    untested = [{**problem("a"), "tests": []}, {**problem("b"), "tests": []}]
+    (file.parent / "train.jsonl").write_text("".join(json.dumps(one) + "\n" for one in untested))
+    file.write_text(RUN + "  problems: {train: {source: jsonl, path: train.jsonl}}\n")
+    run = absolute_paths(load_run(file), file.parent)
+    with pytest.raises(RunnerError, match=r"no problem of spec\.problems\.train has tests"):
+        calibrating.sample_problems(run, 3)
+
+
+@pytest.mark.slow  # loads a model in a process of its own
+def test_a_real_model_is_calibrated_and_nothing_is_asked_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = write_run(tmp_path)
+    calls = tmp_path / "calls.txt"
+    for name, value in {**environment(tmp_path), "PERSEID_CALL_LOG": str(calls)}.items():
+        monkeypatch.setenv(name, value)
+    arguments = (file, "--problems", "2", "--runs-dir", tmp_path / "runs")
+    result = calibrate(*arguments)
+    assert result.exit_code == exits.OK, result.output
+    assert "2 problems" in result.stdout
+    asked = calls.read_text().splitlines()
+    assert len(asked) == len(set(asked)) > 0
+    # As after a kill: what was written of the stages is gone, but for their journals.
+    for stage in ("synthesize", "convert"):
+        for path in (tmp_path / "runs").glob(f"tiny.calibration/*/generations/000/attempts/0/{stage}/result.json"):
+            path.unlink()
+    again = calibrate(*arguments)
+    assert again.exit_code == exits.OK, again.output
+    assert calls.read_text().splitlines() == asked
