@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -38,20 +39,27 @@ EXIT = "exit.json"
 STARTED = "started.json"
 LOG = "log.txt"
 SUPERVISOR = Path(__file__).with_name("supervisor.py")
+FILLED_IN = re.compile(r"\{\{|\$[$(]|\x7f")
 PARAMETERS = ("run", "run_id", "generation", "attempt", "storage", "start_model")
 
 
 def attempt_of(parameters: dict[str, Any]) -> Attempt:
-    """A pipeline's parameters as what its stages are told. Raises Failure (400)."""
+    """A pipeline's parameters as what its stages are told. Raises Failure (400), also for what Argo or the kubelet
+    would fill in on the way: a real KFP takes it, and the stages are told something else."""
     missing = [name for name in PARAMETERS if name not in parameters]
     if missing:
         raise Failure(INVALID, f"a generation's pipeline needs the parameters {missing}")
+    if filled_in := FILLED_IN.search(json.dumps(parameters, ensure_ascii=False)):
+        raise Failure(INVALID, f"{filled_in.group()!r} in a parameter does not reach a stage as it is")
     try:
-        return Attempt.model_validate(
-            {"number" if name == "attempt" else name: parameters[name] for name in PARAMETERS}
-        )
+        return Attempt.of_arguments({name: parameters[name] for name in PARAMETERS})
     except ValidationError as error:
         raise Failure(INVALID, f"the parameters make no attempt: {error}") from None
+
+
+def main_ended(code: int) -> str:
+    """What Argo says of a pod whose main container ended so, negative for a signal: its executor makes 137 of any."""
+    return f"main: Error (exit code {137 if code < 0 else code})"
 
 
 Compiled = tuple[dict[str, Any], dict[str, Any] | None]
@@ -131,7 +139,8 @@ class ProcessExecutor:
             code: int | None = int(json.loads((directory / EXIT).read_text())["code"])
         except FileNotFoundError:
             code = None if alive else -signal.SIGKILL
-        return Look(code, _tasks(attempt_of(workflow["parameters"]), workflow["tasks"], over=code is not None))
+        tasks = _tasks(attempt_of(workflow["parameters"]), workflow["tasks"], over=code is not None)
+        return Look(code, tasks, "" if code is None else main_ended(code))
 
     async def stop(self, workflow: dict[str, Any]) -> None:
         """Kill the run's whole process group, as Kubernetes kills its pods."""

@@ -92,6 +92,8 @@ class Look:
 
     code: int | None
     tasks: list[dict[str, Any]]
+    words: str = ""
+    """Argo's, of one that failed."""
 
 
 class Executor(Protocol):

@@ -34,6 +34,8 @@ class End:
     start: int | None = None
     end: int | None = None
     output: str = ""
+    words: str = ""
+    """Argo's, of one that failed."""
 
 
 class PodExecutor:
@@ -85,10 +87,10 @@ class PodExecutor:
                 task["state"] = "RUNNING"
                 return Look(None, tasks)
             task["end"] = max((one.end for one in ends if one.end is not None), default=task["start"])
-            failed = [one.code for one in ends if one.code]
+            failed = [one for one in ends if one.code]
             if failed:
                 task["state"] = "FAILED"
-                return Look(failed[0], tasks)
+                return Look(failed[0].code, tasks, failed[0].words)
             task["state"] = "SUCCEEDED"
             given = [one.output for one in ends]
             outputs[name] = given if is_loop else given[0]
@@ -97,7 +99,7 @@ class PodExecutor:
     async def _look_at(self, planned: PlannedPod) -> End:
         pod = await self._read(planned.name)
         if pod is None:
-            return End(DELETED)
+            return End(DELETED, words="pod deleted")
         start = int(pod.metadata.creation_timestamp.timestamp())
         if pod.status.phase in ("Pending", "Running", "Unknown"):
             return End(None, start)
@@ -105,12 +107,12 @@ class PodExecutor:
         ended = None if terminated is None or terminated.finished_at is None else terminated.finished_at
         end = start if ended is None else int(ended.timestamp())
         if pod.status.phase != "Succeeded":
-            return End(FAILED, start, end)
+            return End(FAILED, start, end, words=_words(pod, terminated))
         try:
             return End(0, start, end, returned(terminated.message or "" if terminated is not None else ""))
         except ValueError as error:
             print(f"{planned.name}: {error}", file=sys.stderr)
-            return End(FAILED, start, end)
+            return End(FAILED, start, end, words=str(error))
 
     async def stop(self, workflow: dict[str, Any]) -> None:
         """Delete the run's pods, as Kubernetes does with those of a Workflow: they get SIGTERM and their grace."""
@@ -173,6 +175,16 @@ def _terminated(pod: Any) -> Any:
     """How the pod's container ended; None where that is not known."""
     statuses = (pod.status.container_statuses or []) if pod is not None else []
     return statuses[0].state.terminated if statuses else None
+
+
+def _words(pod: Any, terminated: Any) -> str:
+    """What Argo says of a pod that failed: the pod's own message, else how its main container ended."""
+    if pod.status.message:
+        return str(pod.status.message)
+    if terminated is None:
+        return "pod failed: neither main nor wait container completed successfully"
+    code = 137 if terminated.exit_code == 143 else terminated.exit_code  # Argo's executor ends so after any signal
+    return f"main: {terminated.reason} (exit code {code})"
 
 
 def _times(task: dict[str, Any]) -> dict[str, Any]:

@@ -223,7 +223,7 @@ class Simulation:
             self._push("poll", name, now + self.timing.poll)
         else:
             outcome = "SUCCEEDED" if look.code == 0 else "FAILED"
-            self._push("finish", name, now, outcome=outcome, message=f"exit code {look.code}")
+            self._push("finish", name, now, outcome=outcome, message=look.words if look.code else "")
 
     async def _finish(self, workflow: dict[str, Any], at: float, outcome: str, message: str) -> None:
         if workflow["phase"] in FINAL_PHASES:

@@ -13,7 +13,7 @@ from kfp_processes import double_process, eventually
 from kfp_samples import new_id, run_request
 
 from kfp_double import KfpDouble
-from kfp_double.executing import ProcessExecutor, compiled
+from kfp_double.executing import SUBMISSION, ProcessExecutor, compiled
 from kfp_double.parts import Timing
 from perseid.api.attempt import Attempt
 from perseid.api.layout import Layout
@@ -108,6 +108,45 @@ async def test_a_run_in_shards_is_carried_out_and_shows_its_search_as_one_stage(
     assert over.state is KfpRunState.SUCCEEDED
     assert set(over.tasks) == {"synthesize-shards", *IN_SHARDS.spec.stages}
     assert sight.stages_of(over) == dict.fromkeys(IN_SHARDS.spec.stages, StageState.SUCCEEDED)
+
+
+def told(directory: Path) -> Attempt:
+    """What the stages of the one run were told."""
+    (submission,) = directory.rglob(SUBMISSION)
+    return Attempt.model_validate_json(submission.read_bytes())
+
+
+SPECIAL = EvolutionRun.model_validate(
+    {
+        "metadata": {"name": "executed"},
+        "spec": {"conversion": {"instructions": ["{{workflow.name}} costs $$5 in $(HOME) \N{ROCKET}"]}},
+    }
+)
+
+
+async def test_texts_that_argo_and_the_kubelet_would_fill_in_reach_the_stages_as_they_are(
+    kfp: KfpClient, experiment: str, storage: Path, tmp_path: Path
+) -> None:
+    # Takes a second or two: a process starts and the pipeline is compiled.
+    (storage / "script").write_text("succeed")
+    attempt = attempt_at(storage, SPECIAL)
+    await kfp.create_run(generation_request(attempt, experiment))
+    assert (await ended(kfp, attempt.run_id, tasks=4)).state is KfpRunState.SUCCEEDED
+    assert told(tmp_path) == attempt
+
+
+async def test_a_parameter_that_would_arrive_as_something_else_is_refused(
+    kfp: KfpClient, experiment: str, storage: Path
+) -> None:
+    posted = fields(generation_request(attempt_at(storage), experiment))
+    bare = SPECIAL.model_dump(mode="json", by_alias=True, exclude_none=True)
+    with pytest.raises(RunRejectedError, match="does not reach a stage as it is"):
+        await kfp.create_run(
+            run_request(experiment, **{**posted, "parameters": {**posted["parameters"], "storage": "$$"}})
+        )
+    bare["spec"]["conversion"]["instructions"] = ["{{workflow.name}}"]
+    with pytest.raises(RunRejectedError, match="does not reach a stage as it is"):
+        await kfp.create_run(run_request(experiment, **{**posted, "parameters": {**posted["parameters"], "run": bare}}))
 
 
 async def test_a_template_of_other_stages_is_refused_for_a_run(
@@ -217,6 +256,7 @@ async def test_a_killed_pod_fails_its_run(double: KfpDouble, kfp: KfpClient, exp
     run = await ended(kfp, attempt.run_id, tasks=1)
     assert run.state is KfpRunState.FAILED
     assert not run.was_terminating
+    assert [workflow["message"] for workflow in double.workflows()] == ["main: Error (exit code 137)"]
 
 
 def another_image(request: RunRequest) -> dict[str, Any]:
