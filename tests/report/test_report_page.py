@@ -303,3 +303,24 @@ def test_what_a_judge_says_of_two_models_and_what_each_stage_changed_is_on_the_p
         "+43.8 [+42.8, +44.8]",
     ):
         assert said in page.text, said
+
+
+def test_every_figure_with_an_interval_is_written_as_one(tmp_path: Path) -> None:
+    status = fabricate(tmp_path, BETTER, WORSE)
+    write_search(Layout(tmp_path, 0, 0))
+    write_meteor(Layout(tmp_path, 0, 0))
+    run = replace(RUN, spec=replace(RUN.spec, methods=["sra-mcts", "meteor"]))
+    text = Page(render(read(tmp_path, run, status))).text
+    assert "value=" not in text
+    assert "0.53 [0.23, 0.77]" in text
+
+
+def test_of_many_generations_the_work_is_summed_and_its_stages_are_folded_away(tmp_path: Path) -> None:
+    run = replace(RUN, spec=replace(RUN.spec, generations=replace(RUN.spec.generations, max=6, patience=6)))
+    status = fabricate(tmp_path, *[WORSE] * 5, run=run)
+    write_search(Layout(tmp_path, 3, 0))
+    report = read(tmp_path, run, status)
+    assert [one.usage.calls for one in report.generations] == [0, 0, 0, 36, 0, 0]
+    page = render(report)
+    assert "<summary>By stage</summary>" in page
+    assert "<summary>By stage</summary>" not in render(read(tmp_path, RUN, fabricate(tmp_path / "few", BETTER)))

@@ -12,7 +12,7 @@ import yaml
 from perseid import __version__
 from perseid.api.files import ANSWERS, CANDIDATES, DROPPED, SAMPLES, SCORES, TREES, YIELD
 from perseid.api.layout import RESULT, Layout
-from perseid.api.result import GenerationResult
+from perseid.api.result import GenerationResult, StageUsage
 from perseid.api.spec import EvolutionRun
 from perseid.api.status import AttemptStatus, EvolutionRunStatus, GenerationStatus
 from perseid.evaluation.calibration import Observation
@@ -55,6 +55,11 @@ class GenerationView:
     gains: list[GainsView]
     evaluators: list[EvaluatorView]
     finding: Finding | None
+
+    @property
+    def usage(self) -> StageUsage:
+        """Of its stages that have ended."""
+        return StageUsage.sum(stage.result.usage for stage in self.stages if stage.result is not None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -115,7 +115,8 @@ def estimate(value: Estimate | None, fallback: float | None = None) -> str:
     """`0.71 [0.64, 0.78]`; the bare figure where there is no interval."""
     if value is None:
         return "" if fallback is None else f"{fallback:.2f}"
-    return str(value)
+    # Not its own text: agreement's estimates are of another class.
+    return f"{value.value:.2f} [{value.low:.2f}, {value.high:.2f}]"
 
 
 def duration(seconds: float) -> str:
