@@ -4,7 +4,7 @@ PERSEID := .venv/bin/perseid
 UV := $(shell command -v uv || echo .venv-tools/bin/uv)
 
 .PHONY: help setup demo demo-meteor test test-kind test-fast lint format manifests chart chart-goldens control-plane crash efficacy \
-  crash-operator bench-synthesis bench-judging bench-operator check-pack images lock lock-images clean
+  crash-operator bench-synthesis bench-judging bench-operator check-pack images lock lock-images clean docs
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -78,6 +78,10 @@ bench-operator: setup ## the operator against a bare client on a real API server
 bench-synthesis: setup ## synthesis against one call at a time and against the engine's saturated batch
 	$(PYTHON) benchmarks/synthesis.py
 
+docs: setup ## the documentation as a site, build/docs/index.html; a warning is an error
+	$(PYTHON) -m sphinx --builder html --fail-on-warning --keep-going --quiet --doctree-dir build/doctrees docs build/docs
+	@echo "file://$(CURDIR)/build/docs/index.html"
+
 check-pack: setup ## every reference solution passes, every wrong one fails
 	$(PYTHON) scripts/check_pack.py
 
@@ -100,4 +104,4 @@ lock-images: ## the locks of what requirements/cpu.txt has too, in its versions
 	  $(NOT_IN_OPERATOR:%=--no-emit-package %)
 
 clean: ## remove what the commands above made, runs included
-	rm -rf .venv .venv-tools runs dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-tools runs dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
