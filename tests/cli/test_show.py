@@ -143,3 +143,22 @@ def test_it_fits_80_columns_and_needs_no_colour(tmp_path: Path, monkeypatch: pyt
     assert not any("\x1b" in line for line in lines)
     # What is long because of a path or a message that the run has written is folded by the terminal.
     assert max(len(line) for line in lines if "tmp" not in line) <= 80
+
+
+@pytest.mark.parametrize("command", ["show", "compare", "tree", "report"])
+def test_a_broken_file_is_told_by_its_place_in_every_command(tmp_path: Path, command: str) -> None:
+    finished(tmp_path, BETTER)
+    write_search(Layout(tmp_path, 0, 0))
+    layout = Layout(tmp_path, 0, 0)
+    broken = {
+        "show": layout.stage("convert") / "result.json",
+        "compare": next(layout.evaluations.glob("dev-base/scores.json")),
+        "tree": layout.stage("synthesize") / "trees.jsonl",
+        "report": layout.stage("convert") / "candidates.jsonl",
+    }[command]
+    broken.write_text('{"half')
+    result = CliRunner().invoke(app, [command, str(tmp_path)])
+    assert result.exit_code == exits.MISTAKE, result.output
+    assert str(broken) in result.stderr
+    assert "cannot be read" in result.stderr
+    assert "Traceback" not in result.output

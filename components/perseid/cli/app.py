@@ -11,7 +11,7 @@ import sys
 from datetime import UTC, datetime
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 from uuid import UUID
 
 import typer
@@ -29,7 +29,7 @@ from perseid.cli.outputs import cannot_write
 from perseid.cli.preflight import check
 from perseid.cli.preflight_machine import check_machine
 from perseid.cli.tables import print_summary
-from perseid.cli.terminal import fail, load, open_console, or_exit, say
+from perseid.cli.terminal import RunFile, end_on_sigterm, fail, load, open_console, or_exit
 from perseid.cli.view import LinesView, LiveView, SilentView, View
 from perseid.data.errors import DataError
 from perseid.report.summary import summarise
@@ -54,7 +54,6 @@ CLUSTER_COMMANDS = ("get", "describe", "logs", "suspend", "resume", "approve", "
 NEEDS_OPERATOR = (
     f"needs Perseid's extra `operator`, which is not installed in {sys.prefix}: pip install 'perseid[operator]'"
 )
-RunFile = Annotated[Path, typer.Argument(metavar="RUN.YAML", help="The file with the EvolutionRun.")]
 
 
 def main() -> None:
@@ -174,37 +173,6 @@ def run(
 
 
 @app.command()
-def calibrate(
-    file: RunFile,
-    problems: Annotated[int, typer.Option(min=1, help="Train problems to try, evenly chosen.")] = 20,
-    runs_dir: Annotated[Path, typer.Option(help="Directory that holds the runs' directories.")] = Path("runs"),
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would cost at most, and stop.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON, and nothing else.")] = False,
-) -> None:
-    """Measure, before a run is paid for, whether its search's scores tell right from wrong, on some of its problems."""
-    accepted = absolute_paths(load(file), file.resolve().parent)
-    or_exit(lambda: check(accepted, keys=not dry_run))
-    from perseid.cli import calibrating
-
-    chosen = or_exit(lambda: calibrating.sample_problems(accepted, problems))
-    attempt = or_exit(lambda: calibrating.prepare(accepted, chosen, runs_dir))
-    most = calibrating.most_tokens(attempt, len(chosen))
-    say(f"{len(chosen)} problems; the model makes about {most:,} tokens at most, kept in {attempt.storage}")
-    if dry_run:
-        return
-    signal.signal(signal.SIGTERM, _interrupt)
-    try:
-        or_exit(lambda: calibrating.carry_out(attempt, chosen, Console(stderr=True)))
-    except KeyboardInterrupt:
-        fail(exits.INTERRUPTED, f"stopped; what is done is in {attempt.storage}. The same command goes on from there.")
-    measured = or_exit(lambda: calibrating.read_measured(attempt))
-    if as_json:
-        print(json.dumps(measured.to_dict(), indent=2))  # noqa: T201  # the command's answer
-    else:
-        calibrating.print_measured(open_console(), measured)
-
-
-@app.command()
 def report(
     run: Annotated[
         str,
@@ -227,7 +195,7 @@ def report(
 
 def _drive(accepted: EvolutionRun, directory: RunDirectory, view: View) -> EvolutionRunStatus:
     # SIGTERM ends a run as Ctrl-C does: in order, and to be gone on with.
-    signal.signal(signal.SIGTERM, _interrupt)
+    end_on_sigterm()
     with directory.locked():
         backend = LocalBackend(directory)
         try:
@@ -243,10 +211,6 @@ def _drive(accepted: EvolutionRun, directory: RunDirectory, view: View) -> Evolu
             )
         finally:
             backend.close()
-
-
-def _interrupt(_signal: int, _frame: object) -> NoReturn:
-    raise KeyboardInterrupt
 
 
 def _report(

@@ -8,13 +8,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from perseid.api.attempt import Attempt
@@ -23,56 +19,26 @@ from perseid.api.identity import spec_digest
 from perseid.api.layout import PROGRESS, Layout, read_stage_result
 from perseid.api.problems import ProblemSet
 from perseid.api.progress import read_progress
-from perseid.api.result import StageUsage
 from perseid.api.spec import EvolutionRun
-from perseid.cli.view import duration, pace
+from perseid.cli.measured import STAGES
+from perseid.cli.view import pace
 from perseid.data.jsonl import write_jsonl
 from perseid.data.problems import load_problems
 from perseid.data.records import Problem
-from perseid.evaluation.reliability import LEAST_PROBLEMS, Estimate
 from perseid.processes import DIE_WITH, stop_group
-from perseid.report.calibrations import EvaluatorView, Finding, evaluators, search_finding
 from perseid.report.files import spread
-from perseid.report.samples import read_answers
-from perseid.report.trees import read_search
 from perseid.runner.backend import SUBMISSION
 from perseid.runner.directory import RunDirectory, write_atomically
 from perseid.runner.errors import RunnerError
-from perseid.search.profiles import SearchConfig, resolve
+from perseid.search.bounds import most_steps
+from perseid.search.profiles import resolve
 
-STAGES = ("synthesize", "convert")
 LEAST_PLANS = 4
 """Plans of a problem that are answered at least: of the best one alone, nothing orders right and wrong."""
 PROBLEMS = "problems.jsonl"
 LADDER_TOKENS = 4
 """Of a spoken score."""
 LOOK_SECONDS = 0.5
-
-
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """What came out."""
-
-    evaluators: list[EvaluatorView]
-    finding: Finding | None
-    problems: int
-    answers: int
-    passed: int
-    usage: StageUsage
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return {
-            "evaluators": [
-                {"name": one.name, "title": one.title, "judgement": one.measured.judgement, **one.measured.model_dump()}
-                for one in self.evaluators
-            ],
-            "finding": None if self.finding is None else asdict(self.finding),
-            "problems": self.problems,
-            "answers": self.answers,
-            "passed": self.passed,
-            "usage": self.usage.model_dump(by_alias=False),
-        }
 
 
 def sample_problems(run: EvolutionRun, count: int) -> list[Problem]:
@@ -126,7 +92,7 @@ def most_tokens(attempt: Attempt, problems: int) -> int:
     spec = attempt.run.spec
     config = resolve(spec.synthesis.search)
     answers = spec.conversion.samples_per_plan * spec.conversion.sampling.max_tokens
-    nodes, simulated = _nodes(config)
+    nodes, simulated = most_steps(config)
     weights = config.evaluator
     executes = weights.type == "execution" or (weights.type == "blend" and weights.execution_weight > 0)
     speaks = weights.type == "ladder" or (weights.type == "blend" and weights.ladder_weight > 0)
@@ -178,70 +144,6 @@ def _carry_out(root: Path, console: Console) -> None:
         raise RunnerError(_failure(root))
 
 
-def read_measured(attempt: Attempt) -> Measured:
-    """What the searches and answers say. Raises DataError."""
-    spec = attempt.run.spec
-    layout = Layout(Path(attempt.storage), 0, 0)
-    answers = read_answers(layout.stage("convert"), 0)
-    assert answers is not None  # the stage has ended
-    search = read_search(layout.stage("synthesize"), answers.outcomes, 0)
-    observations = {**({} if search is None else search.observations), **answers.observations}
-    draws, level = spec.evaluation.bootstrap, spec.evaluation.confidence
-    found = evaluators(observations, resamples=draws, confidence=level, seed=spec.seed)
-    results = [read_stage_result(layout.stage(stage)) for stage in STAGES]
-    return Measured(
-        evaluators=found,
-        finding=search_finding(found, "a search with this model"),
-        problems=answers.problems,
-        answers=answers.judged,
-        passed=answers.passed,
-        usage=StageUsage.sum(one.usage for one in results if one is not None),
-    )
-
-
-def print_measured(console: Console, measured: Measured) -> None:
-    """Figures, and what they mean."""
-    table = Table(box=SIMPLE_HEAD, title="scores against verdicts", title_justify="left", title_style="bold")
-    table.add_column("score", overflow="fold")
-    for name in ("AUC", "within problems", "outcomes"):
-        table.add_column(name, justify="right")
-    table.add_column("says")
-    styles = {"informative": "green", "noise": "red", "inverted": "red", "unknown": "dim"}
-    for one in measured.evaluators:
-        known = one.measured.calibration
-        says = Text(one.measured.judgement, style=styles[one.measured.judgement])
-        figures = (
-            _estimate(one.measured.auc, known.auc),
-            _estimate(one.measured.within_problem, known.within_problem),
-        )
-        table.add_row(one.title, *figures, f"{known.observations}", says)
-    console.print(table)
-    if measured.finding is not None:
-        style = {"good": "green", "bad": "red", "unsure": "yellow"}[measured.finding.tone]
-        console.print(Text(measured.finding.text, style=style))
-    if measured.problems < LEAST_PROBLEMS or measured.passed in (0, measured.answers):
-        console.print(Text("Take more problems, or easier or harder ones: --problems N.", style="yellow"))
-    used = measured.usage
-    console.print(
-        f"{measured.problems} problems, {measured.answers} answers with a verdict, {measured.passed} of them right;"
-        f" {used.completion_tokens:,} tokens made in {duration(used.seconds)}",
-        highlight=False,
-        soft_wrap=True,
-    )
-
-
-def _nodes(config: SearchConfig) -> tuple[int, int]:
-    """Steps of one search at most, and those of its roll-outs."""
-    grown = {
-        "mcts": config.rounds * config.branch,
-        "tot": config.max_depth * config.keep * config.branch,
-        "cot": config.max_depth,
-        "direct": 0,
-    }[config.algorithm]
-    rolls = config.algorithm == "mcts" and config.rollout.policy != "none"
-    return grown, config.rounds * config.rollout.branches * config.rollout.steps if rolls else 0
-
-
 def _now(root: Path) -> str:
     layout = Layout(root, 0, 0)
     for stage in reversed(STAGES):
@@ -259,9 +161,3 @@ def _failure(root: Path) -> str:
         if result is not None and result.error:
             return f"{stage}: {result.error} (log: {root / 'log.txt'})"
     return f"the calibration ended without a result; was it killed, or out of memory? (log: {root / 'log.txt'})"
-
-
-def _estimate(estimate: Estimate | None, fallback: float | None) -> str:
-    if estimate is None:
-        return "none" if fallback is None else f"{fallback:.2f}"
-    return str(estimate)

@@ -1,4 +1,4 @@
-"""Commands that look at runs on this machine and change nothing in them; and explain, which is about run files."""
+"""Commands that look at runs on this machine and change nothing in them; explain and calibrate are about run files."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
+from rich.console import Console
 
 from perseid.api.spec import EvolutionRun
 from perseid.api.status import EvolutionRunStatus
 from perseid.cli import exits
 from perseid.cli.completion import complete_field, complete_problem, complete_run
-from perseid.cli.terminal import fail, open_console, or_exit, say
+from perseid.cli.terminal import RunFile, end_on_sigterm, fail, load, open_console, or_exit, say
 from perseid.report.models import choose_model
-from perseid.runner.directory import RunDirectory
+from perseid.runner.directory import RunDirectory, absolute_paths
 
 commands = typer.Typer()
 
@@ -186,6 +187,39 @@ def explain(
     except UnknownFieldError as error:
         fail(exits.MISTAKE, str(error))
     print_field(open_console(), path, recursive=recursive)
+
+
+@commands.command()
+def calibrate(
+    file: RunFile,
+    problems: Annotated[int, typer.Option(min=1, help="Train problems to try, evenly chosen.")] = 20,
+    runs_dir: Annotated[Path, typer.Option(help="Directory that holds the runs' directories.")] = Path("runs"),
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would cost at most, and stop.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON, and nothing else.")] = False,
+) -> None:
+    """Measure, before a run is paid for, whether its search's scores tell right from wrong, on some of its problems."""
+    accepted = absolute_paths(load(file), file.resolve().parent)
+    from perseid.cli import calibrating
+    from perseid.cli.measured import print_measured, read_measured
+    from perseid.cli.preflight import check
+
+    or_exit(lambda: check(accepted, keys=not dry_run))
+    chosen = or_exit(lambda: calibrating.sample_problems(accepted, problems))
+    attempt = or_exit(lambda: calibrating.prepare(accepted, chosen, runs_dir))
+    most = calibrating.most_tokens(attempt, len(chosen))
+    say(f"{len(chosen)} problems; the model makes about {most:,} tokens at most, kept in {attempt.storage}")
+    if dry_run:
+        return
+    end_on_sigterm()
+    try:
+        or_exit(lambda: calibrating.carry_out(attempt, chosen, Console(stderr=True)))
+    except KeyboardInterrupt:
+        fail(exits.INTERRUPTED, f"stopped; what is done is in {attempt.storage}. The same command goes on from there.")
+    measured = or_exit(lambda: read_measured(attempt))
+    if as_json:
+        print(json.dumps(measured.to_dict(), indent=2))  # noqa: T201  # the command's answer
+    else:
+        print_measured(open_console(), measured)
 
 
 def recorded(directory: RunDirectory) -> tuple[EvolutionRun, EvolutionRunStatus]:

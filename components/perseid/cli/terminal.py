@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn, TypeVar
+from typing import Annotated, NoReturn, TypeVar
 
 import typer
 from rich.console import Console
@@ -18,6 +19,7 @@ from perseid.runner.errors import RunnerError
 
 LOG_WIDTH = 140
 T = TypeVar("T")
+RunFile = Annotated[Path, typer.Argument(metavar="RUN.YAML", help="The file with the EvolutionRun.")]
 
 
 def open_console() -> Console:
@@ -48,6 +50,15 @@ def fail(code: int, message: str) -> NoReturn:
     """End the command with a message on the error output."""
     say(message)
     raise typer.Exit(code)
+
+
+def end_on_sigterm() -> None:
+    """Let SIGTERM end the command as Ctrl-C does: in order, and to be gone on with."""
+    signal.signal(signal.SIGTERM, _interrupt)
+
+
+def _interrupt(_signal: int, _frame: object) -> NoReturn:
+    raise KeyboardInterrupt
 
 
 def say(message: str) -> None:

@@ -6,10 +6,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from perseid.api.layout import PROGRESS, Layout, part_names, read_stage_result
+from perseid.api.layout import PROGRESS, RESULT, Layout, part_names
 from perseid.api.progress import Progress, read_progress
 from perseid.api.reasons import AttemptState
-from perseid.api.result import GenerationResult, StageUsage, YieldCounts
+from perseid.api.result import GenerationResult, StageResult, StageUsage, YieldCounts
 from perseid.api.spec import EvolutionRun
 from perseid.api.stages import StageName
 from perseid.api.status import EvolutionRunStatus, GenerationStatus
@@ -156,7 +156,7 @@ def _generation(
 
 def _progress(layout: Layout, stage: StageName) -> Progress | None:
     """Of the stage itself, or of its first shard that is not done."""
-    under_way = [part for part in layout.parts(stage) if read_stage_result(part) is None]
+    under_way = [part for part in layout.parts(stage) if read_document(part / RESULT, StageResult) is None]
     found = (read_progress(part / PROGRESS) for part in reversed(under_way))
     return next((progress for progress in found if progress is not None), None)
 
@@ -165,5 +165,5 @@ def _shards(layout: Layout, stage: StageName, shards: int) -> tuple[int, int] | 
     names = part_names(stage, shards)[:-1]
     if not names:
         return None
-    results = (read_stage_result(layout.stage(name)) for name in names)
+    results = (read_document(layout.stage(name) / RESULT, StageResult) for name in names)
     return sum(1 for one in results if one is not None and one.state == "done"), len(names)

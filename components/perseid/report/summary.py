@@ -16,6 +16,7 @@ from perseid.api.stages import METEOR_STAGES
 from perseid.api.status import EvolutionRunStatus
 from perseid.data.errors import DataError
 from perseid.evaluation.scores import EvaluationResult, compare
+from perseid.report.files import read_document
 
 TRAINING_STAGES = ("finetune", *METEOR_STAGES)
 
@@ -224,7 +225,9 @@ def evaluation_store(root: Path) -> dict[tuple[str, str | None], EvaluationResul
 
 def _evaluations(root: Path) -> Iterator[tuple[Path, EvaluationResult]]:
     for path in sorted(Layout(root, 0, 0).evaluations.glob(f"*/{SCORES}")):
-        yield path.parent, EvaluationResult.model_validate_json(path.read_bytes())
+        result = read_document(path, EvaluationResult)
+        if result is not None:  # not taken away since it was found
+            yield path.parent, result
 
 
 def _set(run: EvolutionRun, decides: bool, base: EvaluationResult, promoted: EvaluationResult | None) -> SetSummary:
