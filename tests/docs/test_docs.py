@@ -135,7 +135,7 @@ def test_every_stage_has_its_page_and_names_files_that_are_written() -> None:
     assert {page.stem for page in (DOCS / "stages").glob("*.md")} == {*STAGES, "index"}
     for stage in STAGES:
         rows = re.search(
-            r"^\| reads \|.*?\n\n", (DOCS / "stages" / f"{stage}.md").read_text(), re.DOTALL | re.MULTILINE
+            r"^\| writes \|.*?\n\n", (DOCS / "stages" / f"{stage}.md").read_text(), re.DOTALL | re.MULTILINE
         )
         assert rows, stage
         for name in re.findall(r"`(?:[\w/-]+/)?([\w-]+\.jsonl?)`", rows[0]):
