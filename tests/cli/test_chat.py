@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -152,3 +154,26 @@ def test_a_real_model_answers_from_a_pipe(tmp_path: Path, monkeypatch: pytest.Mo
     result = CliRunner().invoke(app, ["chat", str(place)], input="hello\n")
     assert result.exit_code == exits.MISTAKE
     assert "lacks config.json" in result.stderr
+
+
+STARTS_AN_ENGINE = """
+import asyncio, multiprocessing, time
+from perseid.cli.chat import _interrupts_held
+
+if __name__ == "__main__":
+    child = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(60,))
+    with asyncio.Runner() as runner, _interrupts_held():
+        runner.run(asyncio.to_thread(child.start))
+    blocked = next(line for line in open(f"/proc/{child.pid}/status") if line.startswith("SigBlk"))
+    print(int(blocked.split()[1], 16))
+    child.kill()
+"""
+
+
+@pytest.mark.slow  # starts two interpreters
+def test_a_terminals_ctrl_c_does_not_reach_the_engines_process(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(STARTS_AN_ENGINE)
+    # A fresh interpreter: what starts its first child process with spawn unblocks signals on the way.
+    done = subprocess.run([sys.executable, str(program)], capture_output=True, text=True, timeout=120, check=True)
+    assert int(done.stdout) & 1 << signal.SIGINT - 1

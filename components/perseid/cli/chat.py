@@ -7,6 +7,7 @@ import contextlib
 import signal
 import sys
 from collections.abc import Iterator
+from multiprocessing import resource_tracker
 
 import typer
 from rich.console import Console
@@ -178,8 +179,10 @@ def _lines() -> Iterator[str]:
 @contextlib.contextmanager
 def _interrupts_held() -> Iterator[None]:
     """Ctrl-C waits until the block is over; processes that are started in it never see one, and outlive a stopped
-    answer.
+    answer: a terminal sends it to all of them, and vLLM's engine would end.
     """
+    # Whoever starts Python's resource tracker finds SIGINT unblocked after it: it is started before.
+    resource_tracker.ensure_running()
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
