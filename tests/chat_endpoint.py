@@ -28,7 +28,10 @@ class ChatEndpoint(Served):
         router.add_post("/v1/chat/completions", self._handle)
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
-        return await self.answer(await request.json())
+        body = await request.json()
+        if not body.get("messages"):  # so a run asks, before it begins, whether somebody is there
+            return web.json_response({"error": {"message": "messages must not be empty"}}, status=400)
+        return await self.answer(body)
 
 
 def completion(texts: Sequence[str], finish: str = "stop", logprobs: Sequence[float] = ()) -> web.Response:

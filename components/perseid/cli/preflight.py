@@ -32,7 +32,8 @@ def check(run: EvolutionRun, *, keys: bool) -> None:
             f"spec.engine.type is {spec.engine.type}, but the package {package} is not installed in"
             f" {sys.prefix}; install Perseid with the extra {extra}"
         )
-    check_model("spec.model.ref", spec.model.ref, trust_remote_code=spec.model.trust_remote_code)
+    if spec.model.evolution_run is None:
+        check_model("spec.model.ref", spec.model.ref, trust_remote_code=spec.model.trust_remote_code)
     _check_names(_evaluation_sets(spec))
     if "sra-mcts" in spec.methods:
         check_problems(spec)

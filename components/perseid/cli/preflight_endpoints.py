@@ -90,7 +90,6 @@ def _ask(field: str, endpoint: OpenAISpec) -> None:
             refused = client.post(f"{root}/chat/completions", json=chat)
             _check_answer(where, field, endpoint, refused, "POST /chat/completions")
     except (httpx.HTTPError, httpx.InvalidURL) as error:
-        # Not what the error says at length: it may repeat a URL with a password in it.
         what = (
             f"gave no answer within {endpoint.timeout_seconds:g} s"
             if isinstance(error, httpx.TimeoutException)

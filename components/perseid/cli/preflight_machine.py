@@ -6,6 +6,7 @@ Only what is sure to fail is refused: the sizes are floors, and a run may need s
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import resource
 import shutil
 from collections.abc import Iterator
@@ -30,38 +31,41 @@ def check_machine(run: EvolutionRun, directory: Path) -> None:
     A run that goes on is not asked: it may need nothing more of what is gone.
     """
     spec = run.spec
-    size = _model_bytes(spec.model.ref) if spec.model.evolution_run is None else 0
+    size = _least_bytes(spec.model.ref) if spec.model.evolution_run is None else 0
     _check_disk(size, directory)
     _check_memory(spec, size)
     check_hub_models(spec)
     check_endpoints(spec)
 
 
-def _model_bytes(ref: str) -> int:
-    """Size of the weights; 0 where only the network could tell."""
+def _least_bytes(ref: str) -> int:
+    """What the weights take at least, in memory and on disk; 0 where only the network could tell.
+
+    Half of what they take now: they may lie in float32 and be run and kept in bfloat16.
+    """
     if ref == EMBEDDED_MODEL:
-        return EMBEDDED_BYTES
+        return EMBEDDED_BYTES // 2
     if not ref.startswith("/"):
         return 0
     from perseid.engines.identity import weight_files
 
-    return sum(file.stat().st_size for file in weight_files(Path(ref)))
+    return sum(file.stat().st_size for file in weight_files(Path(ref))) // 2
 
 
 def _check_disk(size: int, directory: Path) -> None:
-    there = next(parent for parent in (directory, *directory.parents) if parent.exists())
+    there = next(parent for parent in (directory, *directory.parents) if os.access(parent, os.F_OK))
     free = shutil.disk_usage(there).free
     if free < size:
         raise RunnerError(
-            f"{there} has {_gib(free)} of disk left, but a trained model alone takes {_gib(size)}; make room, or write"
-            " elsewhere with --runs-dir"
+            f"{there} has {_gib(free)} of disk left, but a trained model alone takes {_gib(size)} or more; make room,"
+            " or write elsewhere with --runs-dir"
         )
 
 
 def _check_memory(spec: EvolutionRunSpec, size: int) -> None:
     if any(device.exists() for device in GPU_DEVICES):
         return  # the weights lie on the GPU, whose memory only its driver knows
-    cache, told = 0.0, f"the model's weights take {_gib(size)}"
+    cache, told = 0.0, f"the model's weights take {_gib(size)} or more"
     hint = "take a smaller model"
     if spec.engine.type == "vllm" and _vllm_is_for_cpus():
         cache = spec.engine.vllm.kv_cache_gib * GIB
