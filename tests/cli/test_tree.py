@@ -44,7 +44,7 @@ def test_a_tree_has_steps_visits_values_reflections_the_best_path_and_the_verdic
     assert "Write a function f2(x)" in text
     best = [line for line in text.splitlines() if "★ Q" in line]
     assert len(best) == 2, "the best path has two steps"
-    assert "N 4" in best[0]
+    assert best[0].endswith("Q 8.07  S 8.07  N 4")
     assert "Step 0: add 2 to x." in text
     assert text.count("Return the sum, way") == 6
     assert "reflection: The sum is right so far." in text

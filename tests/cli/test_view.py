@@ -165,6 +165,7 @@ def test_a_duration_is_read_at_a_glance(seconds: float, text: str) -> None:
     [
         (50, 0, 10, "5.0/s, 10 s left"),
         (5, 0, 10, "30/min, 3:10 left"),
+        (2, 0, 240, "30/h, 3:16:00 left"),
         (50, 40, 10, "1.0/s, 50 s left"),  # what an earlier try did is no part of the rate
         (0, 0, 10, "10 s"),
         (50, 0, 1, "1 s"),  # too early to judge

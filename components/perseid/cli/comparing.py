@@ -64,7 +64,10 @@ def _scores(versus: Versus) -> Table:
 
 def _print_problems(console: Console, one: SetVersus) -> None:
     same = one.problems - len(one.gained) - len(one.lost)
-    head = f"{one.second_name}: {len(one.gained)} problems gained, {len(one.lost)} lost, {same} the same"
+    gained = len(one.gained)
+    head = (
+        f"{one.second_name}: {gained} problem{'' if gained == 1 else 's'} gained, {len(one.lost)} lost, {same} the same"
+    )
     console.print(Text(head, style="bold"))
     if one.left_out:
         console.print(

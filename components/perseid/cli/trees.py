@@ -30,7 +30,7 @@ def print_forest(console: Console, forest: Forest) -> None:
         title_style="bold",
     )
     table.add_column("problem", overflow="fold")
-    for name in ("steps", "depth", "best value", "answers passed"):
+    for name in ("steps", "depth", "best path", "answers passed"):
         table.add_column(name, justify="right")
     table.add_column("ended by")
     for line in forest.lines:
@@ -59,7 +59,7 @@ def print_tree(console: Console, grown: GrownTree, depth: int | None) -> None:
     root = Tree(Text("question", style="dim").append(f"  N {view.root.visits}"), guide_style="dim")
     _grow(root, view.root, (), grown.answers, depth)
     console.print(root)
-    console.print(Text("N visits, Q value from 0 to 10, ★ on the best path", style="dim"))
+    console.print(Text("Q value, S evaluator's score, both from 0 to 10; N visits; ★ on the best path", style="dim"))
 
 
 def _grow(
@@ -77,7 +77,8 @@ def _grow(
 
 def _label(node: NodeView, answers: Sequence[Candidate]) -> Text:
     text = Text("★ " if node.best else "", style="bold yellow")
-    text.append("Q ", style="dim").append(_value(node.value)).append(f"  N {node.visits}", style="default")
+    text.append("Q ", style="dim").append(_value(node.value))
+    text.append("  S ", style="dim").append(_value(node.score)).append(f"  N {node.visits}", style="default")
     if node.simulated:
         text.append("  from a roll-out", style="dim")
     if node.terminal:

@@ -181,7 +181,8 @@ def pace(progress: Progress, now: float) -> str:
         return duration(max(elapsed, 0.0))
     rate = new / elapsed
     left = (progress.total - progress.done) / rate
-    return f"{rate:.1f}/s, {duration(left)} left" if rate >= 1 else f"{rate * 60:.0f}/min, {duration(left)} left"
+    speed = f"{rate:.1f}/s" if rate >= 1 else f"{rate * 60:.0f}/min" if rate * 60 >= 1 else f"{rate * 3600:.0f}/h"
+    return f"{speed}, {duration(left)} left"
 
 
 def duration(seconds: float) -> str:

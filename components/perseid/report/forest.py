@@ -31,7 +31,7 @@ class TreeLine:
     """Steps, the root not counted."""
     depth: int
     best_value: float | None
-    """Of its best path, 0 to 10; None where it has none."""
+    """What its best path was ranked by, 0 to 10: value or score, as the profile says. None where it has none."""
     solved: bool | None
     """The model's own word on its best path; None where it was not asked."""
     stop_reason: str
