@@ -54,13 +54,14 @@ def stages_of(run: KfpRun) -> dict[StageName, StageState]:
 
 def gpu_seconds(run: KfpRun, pipeline: PipelineSpec, now: datetime) -> float:
     """GPUs times seconds of the stages so far. A stage of several tries counts its newest only: KFP tells no others.
-    Shards count until the last of them ends."""
+    Shards count until the last of them ends, and a TrainJob's nodes from when its launcher has started."""
     total = 0.0
     for stage in STAGES:
         several = stage == SHARDED_STAGE and pipeline.shards > 1
         task = run.tasks.get(SHARDS_TASK if several else stage)
         if task is not None:
-            total += _seconds(task, now) * pipeline.stages.of(stage).gpus * (pipeline.shards if several else 1)
+            pods = pipeline.shards if several else pipeline.nodes_of(stage)
+            total += _seconds(task, now) * pipeline.stages.of(stage).gpus * pods
     return total
 
 
@@ -122,7 +123,8 @@ def _waiting(workflow: Mapping[str, Any], pipeline: PipelineSpec) -> Iterator[Wa
             continue
         stage, said = _stage_of(node), node.get("message")
         joins = stage == SHARDED_STAGE and pipeline.shards > 1 and f".{SHARD}." not in str(node.get("name", ""))
-        queue = None if stage is None or joins else pipeline.queue_of(pipeline.stages.of(stage))
+        launches = stage is not None and pipeline.nodes_of(stage) > 1  # and the TrainJob is in the queue
+        queue = None if stage is None or joins or launches else pipeline.queue_of(pipeline.stages.of(stage))
         if said:
             yield Waiting(bool(_QUOTA.search(said)), said, stage)
         elif queue is not None:

@@ -110,6 +110,17 @@ def test_an_engine_that_is_not_installed_is_told_with_its_extra(
     assert "install Perseid with the extra models" in result.stderr
 
 
+def test_training_on_nodes_is_valid_for_a_cluster_and_refused_by_a_laptop(tmp_path: Path) -> None:
+    file = run_file(tmp_path, RUN + "  pipeline: {trainJob: {numNodes: 2}}\n")
+    assert perseid("validate", file).exit_code == exits.OK
+    result = perseid("run", file)
+    assert result.exit_code == exits.MISTAKE
+    assert (
+        "spec.pipeline.trainJob spreads training over the nodes of a cluster, and this is one machine" in result.stderr
+    )
+    assert not (tmp_path / "runs").exists()
+
+
 def test_compile_writes_the_pipeline_where_it_is_told(tmp_path: Path) -> None:
     output = tmp_path / "new" / "pipeline.yaml"
     result = perseid("compile", run_file(tmp_path), "-o", output)

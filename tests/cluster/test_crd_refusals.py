@@ -224,6 +224,7 @@ async def test_unknown_fields_are_pruned_for_who_does_not_want_to_be_told(cluste
 
 
 ONE_GPU: dict[str, object] = {"pipeline": {"stages": {"evaluate": {"gpus": 1}}}}
+TWO_NODES: dict[str, object] = {"pipeline": {"trainJob": {"numNodes": 2}}}
 RULES_OF_SEVERAL_FIELDS: list[tuple[dict[str, object], str, str]] = [
     (
         {"methods": ["meteor"], "pipeline": {"shards": 2}},
@@ -235,6 +236,14 @@ RULES_OF_SEVERAL_FIELDS: list[tuple[dict[str, object], str, str]] = [
         "spec.pipeline",
         "a stage has fewer GPUs than engine.vllm takes (tensorParallelSize times dataParallelSize)",
     ),
+    (
+        {"methods": ["meteor"], "meteor": {"stages": ["self-evolution"]}, **TWO_NODES},
+        "spec.pipeline",
+        "pipeline.trainJob has nothing to do",
+    ),
+    ({"storage": {"uri": "/mnt/runs"}, **TWO_NODES}, "spec.storage", "but storage.uri is a directory"),
+    ({"storage": {"uri": "file:///mnt/runs"}, **TWO_NODES}, "spec.storage", "but storage.uri is a directory"),
+    ({"finetune": {"batchSize": 1}, **TWO_NODES}, "spec.pipeline", "finetune.batchSize is below"),
 ]
 
 
@@ -260,6 +269,8 @@ async def test_fields_that_do_not_fit_each_other_are_refused(
             "pipeline": {"stages": {"synthesize": {"gpus": 4}, "finetune": {"gpus": 1}}},
         },
         {"engine": {"type": "transformers", "vllm": {"tensorParallelSize": 2}}, **ONE_GPU},
+        TWO_NODES,
+        {"methods": ["meteor"], "storage": {"uri": "s3://a/b"}, "finetune": {"batchSize": 2}, **TWO_NODES},
     ],
 )
 async def test_fields_that_fit_each_other_are_taken(cluster: Cluster, spec: dict[str, object]) -> None:

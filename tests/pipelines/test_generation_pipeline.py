@@ -22,9 +22,9 @@ from perseid.api.attempt import Attempt
 from perseid.api.base import replace
 from perseid.api.identity import definition
 from perseid.api.load import load_run
-from perseid.api.pipeline import EnvSpec
+from perseid.api.pipeline import POD_NAME, POD_NAMESPACE, POD_UID, EnvSpec, TrainJobSpec
 from perseid.api.spec import EvolutionRun
-from perseid.api.stages import Method, StageName, module_of
+from perseid.api.stages import TRAIN_JOB_STAGES, Method, StageName, module_of
 from perseid.pipelines.generation import build_pipeline, build_template, compile_pipeline, compile_template
 
 ROOT = Path(__file__).parents[2]
@@ -84,7 +84,12 @@ RUNS: dict[str, EvolutionRun] = {
 }
 """By the names of their golden files."""
 IN_SHARDS = replace(RUN, spec=replace(RUN.spec, pipeline=replace(RUN.spec.pipeline, shards=8)))
-GOLDENS = {**RUNS, "shards": IN_SHARDS}
+ON_NODES = of_methods(
+    replace(RUN, spec=replace(RUN.spec, pipeline=replace(RUN.spec.pipeline, train_job=TrainJobSpec(num_nodes=4)))),
+    "sra-mcts",
+    "meteor",
+)
+GOLDENS = {**RUNS, "shards": IN_SHARDS, "nodes": ON_NODES}
 METEOR: list[StageName] = ["mentor-supervised", "self-assessment", "self-evolution"]
 Documents = dict[str, list[dict[str, Any]]]
 
@@ -413,6 +418,30 @@ def test_the_body_of_a_shard_is_one_call_too(pipelines: Documents) -> None:
     assert function.name == "synthesize_shard"
     assert ast.unparse(function.body[-1]).startswith("return run_component('synthesize', ")
     assert ast.unparse(function.body[-1]).endswith("metrics, shard=shard)")
+
+
+def test_stages_on_nodes_are_launched_by_pods_without_a_gpu_that_know_who_they_are(pipelines: Documents) -> None:
+    compiled, alone = pipelines["nodes"], pipelines["both-methods"]
+    for stage in ON_NODES.spec.stages:
+        if stage not in TRAIN_JOB_STAGES:
+            assert container(compiled, stage) == container(alone, stage)
+            assert on_kubernetes(compiled, stage) == on_kubernetes(alone, stage)
+            continue
+        ours = container(compiled, stage)
+        assert "resources" not in ours
+        assert (ours["env"], ours["image"]) == (container(alone, stage)["env"][-1:], IMAGE)
+        assert on_kubernetes(compiled, stage).keys() == {"fieldPathAsEnv", "secretAsEnv"}
+        assert {one["name"]: one["fieldPath"] for one in on_kubernetes(compiled, stage)["fieldPathAsEnv"]} == {
+            POD_NAME: "metadata.name",
+            POD_UID: "metadata.uid",
+            POD_NAMESPACE: "metadata.namespace",
+        }
+        (function,) = [one for one in ast.parse(ours["command"][-1]).body if isinstance(one, ast.FunctionDef)]
+        assert function.name == module_of(stage)
+        assert ast.unparse(function.body[-1]).startswith(f"return launch_component('{stage}', ")
+    assert {name: task.get("dependentTasks") for name, task in tasks(compiled).items()} == {
+        name: task.get("dependentTasks") for name, task in tasks(alone).items()
+    }
 
 
 def test_a_machine_of_its_own_searches_shards_one_after_the_other(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from perseid.training.errors import TrainingError
 from perseid.training.finetune import fine_tune
 from perseid.training.several import fine_tune_in_processes
 from perseid.training.trainer import TrainingProgress
+from perseid.training.world import World
 
 # Slow: each training starts a launcher and two processes that import torch and transformers.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -65,7 +66,7 @@ def test_two_processes_learn_what_one_learns_and_go_on_where_they_were_killed(
             _, last = training_processes(os.getpid())
             os.kill(last, signal.SIGKILL)
 
-    arguments: Any = (2, samples, base, tmp_path / "two", tmp_path / "work-2", how)
+    arguments: Any = (World(2), samples, base, tmp_path / "two", tmp_path / "work-2", how)
     with pytest.raises(TrainingError, match="one of the 2 processes that trained has ended"):
         fine_tune_in_processes(*arguments, seed=5, dtype=dtype, on_progress=killed_at_3)
     assert not (tmp_path / "two").exists()
@@ -75,6 +76,7 @@ def test_two_processes_learn_what_one_learns_and_go_on_where_they_were_killed(
     assert checkpoint.step >= 2
 
     two = fine_tune_in_processes(*arguments, seed=5, dtype=dtype, on_progress=together.append)
+    assert two is not None
     assert two.resumed_from_step == checkpoint.step
     by_step = {one.step: one for one in together}
     assert sorted(by_step) == [one.step for one in alone]
@@ -97,7 +99,7 @@ def test_what_is_wrong_with_the_base_is_told_as_by_one_process(samples: list[Tra
     (tmp_path / "base").mkdir()
     with pytest.raises(TrainingError, match="holds no tokenizer that transformers can load"):
         fine_tune_in_processes(
-            2, samples, tmp_path / "base", tmp_path / "o", tmp_path / "w", spec(), seed=1, dtype="float32",
+            World(2), samples, tmp_path / "base", tmp_path / "o", tmp_path / "w", spec(), seed=1, dtype="float32",
             base_model_id="b",
         )  # fmt: skip
 
@@ -112,9 +114,10 @@ from perseid.api.training import FinetuneSpec
 from perseid.data.jsonl import read_jsonl
 from perseid.data.records import TrainingSample
 from perseid.training.several import fine_tune_in_processes
+from perseid.training.world import World
 root = Path({str(tmp_path)!r})
 fine_tune_in_processes(
-    2, read_jsonl(root / "samples.jsonl", TrainingSample), Path({str(base)!r}), root / "model", root / "work",
+    World(2), read_jsonl(root / "samples.jsonl", TrainingSample), Path({str(base)!r}), root / "model", root / "work",
     FinetuneSpec.model_validate_json({spec(epochs=1000.0).model_dump_json()!r}), seed=5, dtype="float32",
     on_progress=lambda progress: print(progress.step, flush=True),
 )

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from perseid.api.base import ApiModel, Text
-from perseid.api.stages import StageName, module_of
+from perseid.api.stages import TRAIN_JOB_STAGES, StageName, module_of
 
 LabelName = Annotated[str, Field(min_length=1, max_length=317)]
 """A label's key: a prefix of 253 characters, a slash, and a name of 63."""
@@ -20,6 +20,19 @@ SecretKey = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,253}$", max_length=
 
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 """A pod with this label is Kueue's: it stays gated until its queue has quota for it."""
+
+
+RUN_ID_LABEL = "pipeline/runid"
+"""Label of all pods of a pipeline run, with its id: KFP's own."""
+STAGE_LABEL = "perseid.dev/stage"
+"""Label of a TrainJob's pods, which no task of the pipeline names."""
+POD_NAME, POD_UID, POD_NAMESPACE = "PERSEID_POD_NAME", "PERSEID_POD_UID", "PERSEID_POD_NAMESPACE"
+"""Environment variables of a pod that launches a TrainJob: which pod it is."""
+
+SCRATCH = "/scratch"
+CACHE = "/cache"
+SHARED_MEMORY = "16Gi"
+"""Of pods with several GPUs that say nothing: Kubernetes' 64 MiB are too little for NCCL. A bound, nothing reserved."""
 
 
 class EnvSpec(ApiModel):
@@ -68,6 +81,11 @@ class ResourcesSpec(ApiModel):
     timeout_seconds: Annotated[int, Field(ge=1, le=315_360_000)] | None = None
     """Deadline of the stage's pod."""
 
+    @property
+    def shared_memory_size(self) -> str | None:
+        """Size of /dev/shm; None for Kubernetes' own."""
+        return self.shared_memory or (SHARED_MEMORY if self.gpus > 1 else None)
+
 
 class StagesSpec(ApiModel):
     """Resources by stage."""
@@ -93,6 +111,24 @@ class StagesSpec(ApiModel):
         return found
 
 
+class RuntimeRefSpec(ApiModel):
+    """Which runtime of Kubeflow Trainer a TrainJob stands on."""
+
+    name: ObjectName = "torch-distributed"
+    """Name of the runtime. Its `mlPolicy` must be torch's."""
+    kind: Literal["ClusterTrainingRuntime", "TrainingRuntime"] = "ClusterTrainingRuntime"
+    """Whether it is the cluster's or one of the pipelines' namespace."""
+
+
+class TrainJobSpec(ApiModel):
+    """Training on several nodes, by a TrainJob of Kubeflow Trainer."""
+
+    num_nodes: Annotated[int, Field(ge=2, le=64)]
+    """Nodes that train together, each with the resources of the stage in `stages`."""
+    runtime_ref: RuntimeRefSpec = RuntimeRefSpec()
+    """The runtime, which an administrator of the cluster has installed."""
+
+
 class PipelineSpec(ApiModel):
     """How a generation looks as a Kubeflow pipeline."""
 
@@ -103,6 +139,10 @@ class PipelineSpec(ApiModel):
     shards: Annotated[int, Field(ge=1, le=32)] = 1
     """Pods that share the search's problems, each with the resources of `stages.synthesize`: one for each GPU, or for
     each group of `engine.vllm.tensorParallelSize` GPUs. A laptop searches them one after another."""
+    train_job: TrainJobSpec | None = None
+    """Has the stages that learn from answers (finetune, mentor-supervised, self-assessment) run on several nodes, by a
+    TrainJob. Their pods of the pipeline only look after it. Needs Kubeflow Trainer and object storage; not for a
+    laptop. Default: each stage trains in one pod."""
     env: Annotated[list[EnvSpec], Field(max_length=32)] = []
     """Environment variables of the stages. Never secrets: whoever may read the run can read them."""
     secret_env: Annotated[list[SecretEnvSpec], Field(max_length=32)] = []
@@ -119,6 +159,19 @@ class PipelineSpec(ApiModel):
     queue: Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$", max_length=63)] | None = None
     """Kueue's LocalQueue, in the pods' namespace, in which pods with GPUs wait for quota; others start at once. A
     stage's own label `kueue.x-k8s.io/queue-name` goes before it."""
+
+    def variables(self, resources: ResourcesSpec) -> dict[str, str]:
+        """The environment of a stage with these resources, but for what comes from Secrets."""
+        found: dict[str, str] = {}
+        if resources.scratch:
+            found["PERSEID_SCRATCH_DIR"] = SCRATCH
+        if self.cache_claim is not None:
+            found |= {"HF_HOME": f"{CACHE}/huggingface", "PERSEID_CACHE": f"{CACHE}/perseid"}
+        return found | {variable.name: variable.value for variable in self.env}
+
+    def nodes_of(self, stage: StageName) -> int:
+        """Nodes of a stage: several where a TrainJob runs it."""
+        return self.train_job.num_nodes if self.train_job is not None and stage in TRAIN_JOB_STAGES else 1
 
     def queue_of(self, resources: ResourcesSpec) -> str | None:
         """The queue of Kueue in which a pod with these resources waits; None where it waits in none."""

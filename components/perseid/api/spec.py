@@ -16,7 +16,15 @@ from perseid.api.lifecycle import GenerationsSpec, LifecycleSpec
 from perseid.api.meteor import MeteorSpec
 from perseid.api.pipeline import GenerationTemplate, PipelineSpec
 from perseid.api.problems import ProblemsSpec
-from perseid.api.stages import ENGINELESS_STAGES, STAGES, Methods, StageName, module_of, stages_of
+from perseid.api.stages import (
+    ENGINELESS_STAGES,
+    STAGES,
+    TRAIN_JOB_STAGES,
+    Methods,
+    StageName,
+    module_of,
+    stages_of,
+)
 from perseid.api.synthesis import ConversionSpec, SandboxSpec, SynthesisSpec
 from perseid.api.training import EvaluationSpec, FinetuneSpec
 
@@ -67,6 +75,29 @@ class DefinitionSpec(ApiModel):
         if self.pipeline.shards > 1 and "sra-mcts" not in self.methods:
             raise ValueError(
                 "only the search of method sra-mcts is done in shards: set pipeline.shards to 1 or add the method"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _nodes_have_what_they_need(self) -> Self:
+        job = self.pipeline.train_job
+        if job is None:
+            return self
+        if not any(stage in TRAIN_JOB_STAGES for stage in self.stages):
+            raise ValueError(
+                "pipeline.trainJob has nothing to do: no stage of this run learns from answers (finetune,"
+                " mentor-supervised, self-assessment); remove it, or add a method or stage that does"
+            )
+        uri = self.storage.uri
+        if uri is not None and ("://" not in uri or uri.startswith("file://")):
+            raise ValueError(
+                "the nodes of pipeline.trainJob meet in object storage, but storage.uri is a directory: set it to"
+                " s3://bucket/prefix, or remove trainJob"
+            )
+        if self.finetune.batch_size < job.num_nodes:
+            raise ValueError(
+                f"finetune.batchSize is {self.finetune.batch_size}, so that some of the {job.num_nodes} nodes of"
+                " pipeline.trainJob would learn from nothing: raise it, or lower trainJob.numNodes"
             )
         return self
 

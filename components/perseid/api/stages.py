@@ -25,6 +25,9 @@ SRA_MCTS_STAGES: tuple[StageName, ...] = ("synthesize", "convert", "finetune")
 ENGINELESS_STAGES: tuple[StageName, ...] = ("finetune",)
 """Those that run no engine: they train and ask nothing."""
 
+TRAIN_JOB_STAGES: tuple[StageName, ...] = ("finetune", "mentor-supervised", "self-assessment")
+"""Those that learn from answers, which `spec.pipeline.trainJob` spreads over nodes."""
+
 Method = Literal["sra-mcts", "meteor"]
 Methods = Annotated[list[Method], Field(min_length=1, max_length=2)]
 MeteorStages = Annotated[list[MeteorStage], Field(min_length=1, max_length=3)]

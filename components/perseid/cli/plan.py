@@ -226,6 +226,8 @@ def _set_fields(stage: StageName, pipeline: PipelineSpec) -> dict[str, Any]:
         said["gpu_type"] = resources.gpu_type
     if stage == SHARDED_STAGE and pipeline.shards > 1:
         said["shards"] = pipeline.shards
+    if pipeline.nodes_of(stage) > 1:
+        said["nodes"] = pipeline.nodes_of(stage)
     if pipeline.queue is not None and pipeline.queue_of(resources) == pipeline.queue:
         said["queue"] = pipeline.queue
     return said

@@ -1,4 +1,5 @@
-"""What of this machine would stop a new run: too little memory or disk, a hub or an endpoint that is not there.
+"""What of this machine would stop a new run: too little memory or disk, a hub or an endpoint that is not there; or that
+there is only one.
 
 Only what is sure to fail is refused: the sizes are floors, and a run may need several times as much.
 """
@@ -31,6 +32,11 @@ def check_machine(run: EvolutionRun, directory: Path) -> None:
     A run that goes on is not asked: it may need nothing more of what is gone.
     """
     spec = run.spec
+    if spec.pipeline.train_job is not None:
+        raise RunnerError(
+            "spec.pipeline.trainJob spreads training over the nodes of a cluster, and this is one machine: remove it"
+            " (finetune.processes is for several processes here), or apply the run to a cluster"
+        )
     size = _least_bytes(spec.model.ref) if spec.model.evolution_run is None else 0
     _check_disk(size, directory)
     _check_memory(spec, size)

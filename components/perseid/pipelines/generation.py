@@ -17,16 +17,22 @@ from kfp import compiler, dsl, kubernetes
 
 from perseid.api.identity import definition
 from perseid.api.passage import wrap
-from perseid.api.pipeline import QUEUE_LABEL, GenerationTemplate, PipelineSpec, ResourcesSpec
+from perseid.api.pipeline import (
+    CACHE,
+    POD_NAME,
+    POD_NAMESPACE,
+    POD_UID,
+    QUEUE_LABEL,
+    SCRATCH,
+    GenerationTemplate,
+    PipelineSpec,
+    ResourcesSpec,
+)
 from perseid.api.spec import EvolutionRun
 from perseid.api.stages import SHARDED_STAGE, SHARDS_TASK
-from perseid.pipelines import components
+from perseid.pipelines import components, launchers
 
 GENERATION_PIPELINE = "perseid-generation"
-SCRATCH = "/scratch"
-CACHE = "/cache"
-SHARED_MEMORY = "16Gi"
-"""Of pods with several GPUs that say nothing: Kubernetes' 64 MiB are too little for NCCL. A bound, nothing reserved."""
 FIRST_RUN_ID = "00000000-0000-0000-0000-000000000000"
 """Run id of a pipeline that somebody starts by hand."""
 
@@ -97,9 +103,15 @@ def _stages(
         if stage == SHARDED_STAGE and pipeline.shards > 1:
             taken = {"shards": _shards(template, common, shards_at_once)}
             resources = _to_join(resources)
-        task = components.COMPONENTS[stage](**common, **taken)
-        _place(task, pipeline, resources)
-        _give_environment(task, pipeline)
+        if pipeline.nodes_of(stage) > 1:
+            task = launchers.LAUNCHERS[stage](**common, **taken)
+            _place(task, pipeline, ResourcesSpec(retries=resources.retries))  # its resources are those of the nodes
+            _give_variables(task, pipeline, ResourcesSpec())
+            _tell_its_pod(task)
+        else:
+            task = components.COMPONENTS[stage](**common, **taken)
+            _place(task, pipeline, resources)
+            _give_environment(task, pipeline, resources)
         output = task.outputs["Output"]
     return output
 
@@ -109,7 +121,7 @@ def _shards(template: GenerationTemplate, common: dict[str, Any], at_once: int) 
     with dsl.ParallelFor(list(range(template.pipeline.shards)), name=SHARDS_TASK, parallelism=at_once) as shard:
         task = components.synthesize_shard(shard=shard, **common)
         _place(task, template.pipeline, template.pipeline.stages.of(SHARDED_STAGE))
-        _give_environment(task, template.pipeline)
+        _give_environment(task, template.pipeline, template.pipeline.stages.of(SHARDED_STAGE))
     return dsl.Collected(task.outputs["Output"])
 
 
@@ -132,14 +144,12 @@ def _place(task: dsl.PipelineTask, spec: PipelineSpec, resources: ResourcesSpec)
         task.set_retry(resources.retries)
     if resources.timeout_seconds:
         kubernetes.set_timeout(task, resources.timeout_seconds)
-    shared_memory = resources.shared_memory or (SHARED_MEMORY if resources.gpus > 1 else None)
-    if shared_memory:
+    if resources.shared_memory_size:
         kubernetes.empty_dir_mount(
-            task, volume_name="dshm", mount_path="/dev/shm", medium="Memory", size_limit=shared_memory
+            task, volume_name="dshm", mount_path="/dev/shm", medium="Memory", size_limit=resources.shared_memory_size
         )
     if resources.scratch:
         kubernetes.empty_dir_mount(task, volume_name="scratch", mount_path=SCRATCH, size_limit=resources.scratch)
-        task.set_env_variable("PERSEID_SCRATCH_DIR", SCRATCH)
     for key, value in sorted(resources.node_selector.items()):
         kubernetes.add_node_selector(task, label_key=key, label_value=value)
     queue = spec.queue_of(resources)
@@ -148,14 +158,23 @@ def _place(task: dsl.PipelineTask, spec: PipelineSpec, resources: ResourcesSpec)
         kubernetes.add_pod_label(task, label_key=key, label_value=value)
 
 
-def _give_environment(task: dsl.PipelineTask, spec: PipelineSpec) -> None:
+def _give_environment(task: dsl.PipelineTask, spec: PipelineSpec, resources: ResourcesSpec) -> None:
     if spec.cache_claim is not None:
         kubernetes.mount_pvc(task, pvc_name=spec.cache_claim, mount_path=CACHE)
-        task.set_env_variable("HF_HOME", f"{CACHE}/huggingface").set_env_variable("PERSEID_CACHE", f"{CACHE}/perseid")
-    for variable in spec.env:
-        task.set_env_variable(variable.name, variable.value)
+    _give_variables(task, spec, resources)
+
+
+def _give_variables(task: dsl.PipelineTask, spec: PipelineSpec, resources: ResourcesSpec) -> None:
+    for name, value in spec.variables(resources).items():
+        task.set_env_variable(name, value)
     for entry in spec.secret_env:
         kubernetes.use_secret_as_env(task, secret_name=entry.secret, secret_key_to_env={entry.key: entry.name})
+
+
+def _tell_its_pod(task: dsl.PipelineTask) -> None:
+    """What a launcher must know of itself to own a TrainJob."""
+    for name, path in ((POD_NAME, "metadata.name"), (POD_UID, "metadata.uid"), (POD_NAMESPACE, "metadata.namespace")):
+        kubernetes.use_field_path_as_env(task, env_name=name, field_path=path)
 
 
 def compile_pipeline(run: EvolutionRun, output: Path) -> None:

@@ -23,6 +23,12 @@ Parameters = tuple[dict[str, Any], str, int, int, str, str]
 """run, run_id, generation, attempt, storage, start_model: as `Attempt.arguments` gives them."""
 
 
+def attempt_of(parameters: Parameters) -> Attempt:
+    """The parameters of a component as what they mean."""
+    names = ("run", "run_id", "generation", "attempt", "storage", "start_model")
+    return Attempt.of_arguments(dict(zip(names, parameters, strict=True)))
+
+
 def run_component(
     name: StageName,
     parameters: Parameters,
@@ -41,8 +47,7 @@ def run_component(
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     die_with_starter()
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # a log is no place for bars that redraw themselves
-    names = ("run", "run_id", "generation", "attempt", "storage", "start_model")
-    attempt = Attempt.of_arguments(dict(zip(names, parameters, strict=True)))
+    attempt = attempt_of(parameters)
     module = importlib.import_module(f"perseid.stages.{module_of(name)}")
     part: str = name
     body = module.run

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -13,6 +14,7 @@ from perseid.api.base import replace
 from perseid.api.meteor import SelfEvolutionSpec
 from perseid.data.records import PreferencePair, TrainingSample
 from perseid.engines.probe import probe
+from perseid.stages.calls import calling, world_of_nodes
 from perseid.stages.context import StageContext
 from perseid.stages.lineage import BaseModel
 from perseid.training.finetune import TrainingResult, fine_tune
@@ -20,6 +22,7 @@ from perseid.training.manifest import TrainingDType
 from perseid.training.preference import prefer
 from perseid.training.several import fine_tune_in_processes
 from perseid.training.trainer import TrainingProgress
+from perseid.training.world import World
 
 
 async def train_on_samples(
@@ -40,22 +43,24 @@ async def train_on_samples(
         spec = replace(spec, learning_rate=learning_rate)
 
     def train() -> TrainingResult:
-        base.resolved.fetch_weights()
-        processes = training_processes(context)
-        tune = fine_tune if processes == 1 else partial(fine_tune_in_processes, processes)
-        return tune(
-            samples,
-            base.resolved.path,
-            output,
-            work,
-            spec,
-            seed=context.seed,
-            dtype=_training_dtype(context),
-            on_progress=_teller(context, task),
-            base_model_id=base.resolved.model_id,
-            base_ref=base.reference,
-            trust_remote_code=context.spec.model.trust_remote_code,
-        )
+        options: dict[str, Any] = {
+            "seed": context.seed,
+            "dtype": _training_dtype(context),
+            "base_model_id": base.resolved.model_id,
+            "base_ref": base.reference,
+            "trust_remote_code": context.spec.model.trust_remote_code,
+        }
+        job = context.spec.pipeline.train_job
+        world = World(training_processes(context)) if job is None else world_of_nodes(job)
+        with contextlib.nullcontext() if job is None else calling(context, samples, base, spec, options):
+            base.resolved.fetch_weights()
+            what = (samples, base.resolved.path, output, work, spec)
+            told = _teller(context, task)
+            if world.size == 1:
+                return fine_tune(*what, on_progress=told, **options)
+            result = fine_tune_in_processes(world, *what, on_progress=told, **options)
+        assert result is not None, "the stage is on the first node"
+        return result
 
     return await asyncio.to_thread(train)
 

@@ -50,7 +50,8 @@ class DirectoryMirror:
     """Of the directory in the storage."""
     directory: Path
     """The working copy."""
-    _token: str = field(default_factory=lambda: uuid.uuid4().hex)
+    token: str = field(default_factory=lambda: uuid.uuid4().hex)
+    """Of this writer: what the index names it by."""
     _commit: _Commit | None = None
     _files: dict[str, Entry] = field(default_factory=dict)
     """What is in the storage by our doing, committed or not: an upload is not made again after a failed commit."""
@@ -73,7 +74,7 @@ class DirectoryMirror:
 
     def take_over(self) -> None:
         """Become the writer. Whoever was it before finds out at its next push."""
-        owner = Owner(token=self._token, host=platform.node())
+        owner = Owner(token=self.token, host=platform.node())
         with self._lock:
             for _ in range(TAKE_OVER_TRIES):
                 found = read_index(self.objects, self.key)
@@ -148,6 +149,17 @@ class DirectoryMirror:
                 if found is None or found[0] != result:  # else it is ours, and only the answer was lost
                     raise self._lost(None) from None
                 self._result_etag = found[1]
+
+    def replace_result(self, result: bytes) -> None:
+        """Write a result over the one that `result` has found last, without being the writer of anything else.
+
+        Raises OwnershipLostError where somebody has written another in between.
+        """
+        with self._lock:
+            try:
+                self._result_etag = self.objects.write_if(f"{self.key}/{RESULT}", result, self._result_etag)
+            except ConflictError:
+                raise self._lost(None) from None
 
     def journals_have_grown(self) -> bool:
         """Whether a call was recorded that is not pushed. Costs a look at the local disk, no more."""

@@ -83,6 +83,16 @@ class StageStorage:
                 return
         target.unlink(missing_ok=True)
 
+    def committed(self, stage: str, prefix: str) -> list[str]:
+        """The files that a stage of this attempt has committed whose names begin with that."""
+        index = read_index(self._objects, self._key(self._layout.stage(stage)))
+        return [] if index is None else sorted(name for name in index[0].files if name.startswith(prefix))
+
+    def writer(self, stage: str) -> str | None:
+        """The token of the try that writes a stage's files; None where there is none yet."""
+        index = read_index(self._objects, self._key(self._layout.stage(stage)))
+        return None if index is None else index[0].owner.token
+
     def fetch_attempt_result(self) -> None:
         """Make the working copy of the attempt's own result what was written; leave it where nothing was."""
         path = self._layout.result

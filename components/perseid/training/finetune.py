@@ -46,7 +46,7 @@ def fine_tune(
     the checkpoints for the next call.
 
     Where several processes of one torch.distributed world make the same call (`several.fine_tune_in_processes` starts
-    them), each learns from its part of every step, and the main one commits.
+    them), each learns from its part of every step, and the main one commits. `output` and `work_dir` are its alone.
     """
     job = Job(
         kind="finetune",
@@ -60,7 +60,9 @@ def fine_tune(
         seed=seed,
         dtype=dtype,
     )
-    finished = job.finished()
+    # Mixed precision is torch's autocast in the trainer: accelerate would keep it in a state global to the process.
+    accelerator = Accelerator(mixed_precision="no")
+    finished = job.finished(accelerator)
     if finished is not None:
         return finished
 
@@ -70,6 +72,4 @@ def fine_tune(
     encoded, dropped = encode_samples(samples, tokenizer, end_tokens(plain, tokenizer), spec.max_length)
     if not encoded:
         raise nothing_to_learn(len(samples), "samples", dropped)
-    # Mixed precision is torch's autocast in the trainer: accelerate would keep it in a state global to the process.
-    accelerator = Accelerator(mixed_precision="no")
     return job.run(encoded, dropped, AnswerLikelihood(), plain, tokenizer, accelerator, on_progress, load)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -37,6 +38,7 @@ from perseid.training.model import (
     write_model,
 )
 from perseid.training.objective import Objective
+from perseid.training.sharding import from_main
 from perseid.training.trainer import Trainer, TrainingProgress
 
 
@@ -76,9 +78,15 @@ class Job:
         key = hashlib.sha256(f"{self.base_id}\n{self.data}\n{self.config}".encode()).hexdigest()[:16]
         return self.work_dir / f"{self.kind}-{key}"
 
-    def finished(self) -> TrainingResult | None:
-        """The committed result, None where there is none. Raises TrainingError where something else lies there."""
-        manifest = self._manifest()
+    def finished(self, accelerator: Accelerator) -> TrainingResult | None:
+        """The committed result, None where there is none. Raises TrainingError where something else lies there.
+
+        The files are the main process's; all must ask, for one and the same training.
+        """
+        what = (self.base_id, self.data, self.config)
+        if from_main(accelerator, lambda: what) != what:
+            raise TrainingError(f"the processes were given different work: {what} is not the main process's")
+        manifest = from_main(accelerator, self._manifest)
         return None if manifest is None else TrainingResult(self.output, manifest, reused=True, resumed_from_step=None)
 
     def run(
@@ -102,7 +110,7 @@ class Job:
             trainer = Trainer(
                 plain, items, objective, self.spec, self.seed, self.dtype, accelerator, tokenizer.pad_token_id or 0
             )
-            resumed_from = trainer.restore(load_checkpoint(self.directory))
+            resumed_from = trainer.restore(partial(load_checkpoint, self.directory))
             trainer.train(self.directory, on_progress)
 
         metrics = trainer.metrics()
@@ -132,12 +140,8 @@ class Job:
             )
             commit(unfinished, self.output, manifest)
             discard_checkpoints(self.directory)
-        accelerator.wait_for_everyone()
-        committed = self._manifest()
-        if committed is None:
-            raise TrainingError(
-                f"{self.output} is not there after it was written: every process must see the same file system"
-            )
+        committed = from_main(accelerator, self._manifest)
+        assert committed is not None, "the main process has just written it"
         return TrainingResult(self.output, committed, reused=False, resumed_from_step=resumed_from)
 
     def _put_together(self, weights: dict[str, torch.Tensor], plain: PreTrainedModel) -> torch.nn.Module:

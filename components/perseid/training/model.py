@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -15,7 +15,6 @@ from perseid.api.training import FinetuneSpec
 from perseid.training.checkpoint import sync_directory
 from perseid.training.errors import TrainingError
 from perseid.training.manifest import MANIFEST_NAME, ModelManifest, TrainingDType
-from perseid.training.sharding import spread_like
 
 TORCH_DTYPES: dict[TrainingDType, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -86,12 +85,17 @@ def trained_parameters(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
 
 def restore_parameters(parameters: dict[str, torch.nn.Parameter], weights: dict[str, torch.Tensor]) -> None:
     """Set the trained parameters to a checkpoint's values."""
+    require_same_names(parameters, weights)
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(weights[name])
+
+
+def require_same_names(parameters: Mapping[str, object], weights: Mapping[str, object]) -> None:
+    """Raise TrainingError where a checkpoint's weights are not those of these parameters."""
     if parameters.keys() != weights.keys():
         odd = sorted(parameters.keys() ^ weights.keys())[:3]
         raise TrainingError(f"the checkpoint is one of another model: parameters such as {odd} do not match. Delete it")
-    with torch.no_grad():
-        for name, parameter in parameters.items():
-            parameter.copy_(spread_like(weights[name], parameter))
 
 
 def merged(model: torch.nn.Module) -> PreTrainedModel:

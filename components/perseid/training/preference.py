@@ -81,7 +81,8 @@ def prefer(
         seed=seed,
         dtype=dtype,
     )
-    finished = job.finished()
+    accelerator = Accelerator(mixed_precision="no")  # as in fine_tune
+    finished = job.finished(accelerator)
     if finished is not None:
         return finished
 
@@ -92,7 +93,6 @@ def prefer(
     if not encoded:
         raise nothing_to_learn(len(pairs), "pairs", dropped)
 
-    accelerator = Accelerator(mixed_precision="no")  # as in fine_tune
     # Padded: right for every model, whether or not it keeps packed sequences apart.
     forwarding = Forwarding(
         layout="padded",

@@ -1,4 +1,5 @@
-"""Fine-tuning by several processes of this machine: torch's launcher starts them, and they make one call together.
+"""Fine-tuning by several processes, of one machine or of several nodes: torch's launcher starts those of this one, and
+all make one call together.
 
 `python -m perseid.training.several CALL` is one of them. Accelerate's own launcher starts processes on CPUs only with
 MPI, and is torch's for GPUs.
@@ -23,6 +24,7 @@ from perseid.training.errors import TrainingError
 from perseid.training.finetune import TrainingResult, fine_tune
 from perseid.training.manifest import TrainingDType, read_manifest
 from perseid.training.trainer import TrainingProgress
+from perseid.training.world import World
 
 LOOK_SECONDS = 0.2
 """How often progress is looked for."""
@@ -30,7 +32,7 @@ CALL, SAMPLES, PROGRESS, END = "call.json", "samples.jsonl", "progress.jsonl", "
 
 
 def fine_tune_in_processes(
-    processes: int,
+    world: World,
     samples: Sequence[TrainingSample],
     base: Path,
     output: Path,
@@ -43,9 +45,10 @@ def fine_tune_in_processes(
     base_model_id: str | None = None,
     base_ref: str | None = None,
     trust_remote_code: bool = False,
-) -> TrainingResult:
+) -> TrainingResult | None:
     """`fine_tune` by so many processes: on GPUs one on each, else on CPUs. They end with this process, and when it
-    raises; the checkpoints stay for the next call, by however many processes.
+    raises; the checkpoints stay for the next call, by however many processes. Where the world has several nodes, all
+    of them make this call. None on other nodes than the first, which has the model.
 
     Raises TrainingError, also where a process was killed.
     """
@@ -64,7 +67,7 @@ def fine_tune_in_processes(
         "options": {"seed": seed, "dtype": dtype, **options},
     }
     write_json(place / CALL, call)
-    process = _start(processes, place)
+    process = _start(world, place)
     try:
         for told in _progress(process, place / PROGRESS):
             if on_progress is not None:
@@ -73,22 +76,24 @@ def fine_tune_in_processes(
         if process.poll() is None:
             stop_group(process)
     if process.returncode != 0:
-        raise TrainingError(_why(place, processes, process.returncode))
+        raise TrainingError(_why(place, world, process.returncode))
+    if world.node != 0:
+        return None
     manifest = read_manifest(output)
     end = json.loads((place / END).read_text())
     if manifest is None:
-        raise TrainingError(f"{output} is not there after {processes} processes have trained it")
+        raise TrainingError(f"{output} is not there after {world.size} processes have trained it")
     return TrainingResult(output, manifest, reused=end["reused"], resumed_from_step=end["resumed_from_step"])
 
 
-def _start(processes: int, place: Path) -> subprocess.Popen[bytes]:
+def _start(world: World, place: Path) -> subprocess.Popen[bytes]:
     import torch
 
     environment = {**os.environ, DIE_WITH: str(os.getpid())}
     if not torch.cuda.is_available():
         environment["ACCELERATE_USE_CPU"] = "true"
-        environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+        environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // world.processes)))
+    launcher = ["-m", "torch.distributed.run", *world.arguments()]
     return subprocess.Popen(
         [sys.executable, *launcher, "-m", "perseid.training.several", str(place / CALL)],
         stdin=subprocess.DEVNULL,
@@ -114,14 +119,21 @@ def _progress(process: subprocess.Popen[bytes], path: Path) -> Iterator[Training
             return
 
 
-def _why(place: Path, processes: int, code: int) -> str:
+def _why(place: Path, world: World, code: int) -> str:
     try:
         error: str | None = json.loads((place / END).read_text()).get("error")
     except FileNotFoundError:
         error = None
-    return error or (
-        f"one of the {processes} processes that trained has ended (the launcher's exit code is {code}); the stage's log"
-        " says which. Was it killed, or out of memory?"
+    if error is not None:
+        return error
+    if world.nodes > 1:
+        return (
+            f"one of the {world.size} processes that trained on {world.nodes} nodes has ended (the launcher's exit code"
+            f" on node {world.node} is {code}); the nodes' logs say which. Was it killed, or out of memory?"
+        )
+    return (
+        f"one of the {world.size} processes that trained has ended (the launcher's exit code is {code}); the stage's"
+        " log says which. Was it killed, or out of memory?"
     )
 
 

@@ -6,8 +6,9 @@ are averaged. torch's own `fully_shard` rather than accelerate's: that one knows
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator
@@ -15,6 +16,12 @@ from peft import PeftModel
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
+
+from perseid.training.checkpoint import Checkpoint
+from perseid.training.errors import TrainingError
+from perseid.training.model import require_same_names
+
+T = TypeVar("T")
 
 
 def spread(model: torch.nn.Module, accelerator: Accelerator) -> None:
@@ -40,13 +47,6 @@ def whole(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
-def spread_like(tensor: torch.Tensor, model: torch.Tensor) -> torch.Tensor:
-    """A whole tensor, as the one that it belongs to is spread."""
-    if not isinstance(model, DTensor):
-        return tensor
-    return distribute_tensor(tensor.to(model.device), model.device_mesh, model.placements)
-
-
 def whole_state(optimizer: torch.optim.Optimizer, *, keep: bool) -> dict[str, Any]:
     """The optimizer's state with the parts of all processes, on the CPU; nothing of it where it is not to be kept."""
     state = optimizer.state_dict()
@@ -59,14 +59,85 @@ def whole_state(optimizer: torch.optim.Optimizer, *, keep: bool) -> dict[str, An
     return {"state": gathered, "param_groups": state["param_groups"]}
 
 
-def restore_state(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
-    """Set the optimizer to a whole state."""
-    parameters = [one for group in optimizer.param_groups for one in group["params"]]
-    spread_out = {
+def from_main(accelerator: Accelerator, make: Callable[[], T]) -> T:
+    """What the main process makes, in all processes: others may be on machines that do not see its files.
+
+    Its TrainingError is everybody's.
+    """
+    if accelerator.num_processes == 1:
+        return make()
+    box: list[Any] = [None, None]
+    if accelerator.is_main_process:
+        try:
+            box[0] = make()
+        except TrainingError as error:
+            box[1] = str(error)
+    torch.distributed.broadcast_object_list(box, src=0, device=accelerator.device)
+    if box[1] is not None:
+        raise TrainingError(box[1])
+    made: T = box[0]
+    return made
+
+
+class _Shaped:
+    """In place of a tensor that is as big as its parameter: it is sent by itself."""
+
+
+def spread_checkpoint(
+    load: Callable[[], Checkpoint | None],
+    parameters: Mapping[str, torch.nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    accelerator: Accelerator,
+) -> Checkpoint | None:
+    """What the main process loads, in all processes: of each tensor the part that is theirs.
+
+    `parameters` are the trained ones by name. Raises TrainingError where the checkpoint is one of others.
+    """
+    if accelerator.num_processes == 1:
+        return load()
+    ordered = [one for group in optimizer.param_groups for one in group["params"]]
+    loaded: list[Checkpoint] = []
+
+    def outline() -> Checkpoint | None:
+        """It without its big tensors."""
+        checkpoint = load()
+        if checkpoint is None:
+            return None
+        require_same_names(parameters, checkpoint.weights)
+        loaded.append(checkpoint)
+        state = {
+            index: {name: _Shaped() if _is_shaped(value, ordered[index]) else value for name, value in values.items()}
+            for index, values in checkpoint.optimizer["state"].items()
+        }
+        return dataclasses.replace(checkpoint, weights={}, optimizer={**checkpoint.optimizer, "state": state})
+
+    found = from_main(accelerator, outline)
+    if found is None:
+        return None
+    mine = loaded[0] if loaded else None
+    weights = {name: _sent(None if mine is None else mine.weights[name], one) for name, one in parameters.items()}
+    state = {
         index: {
-            name: spread_like(value, parameters[index]) if value.shape == parameters[index].shape else value
+            name: _sent(None if mine is None else mine.optimizer["state"][index][name], ordered[index])
+            if isinstance(value, _Shaped)
+            else value
             for name, value in values.items()
         }
-        for index, values in state["state"].items()
+        for index, values in found.optimizer["state"].items()
     }
-    optimizer.load_state_dict({"state": spread_out, "param_groups": state["param_groups"]})
+    return dataclasses.replace(found, weights=weights, optimizer={**found.optimizer, "state": state})
+
+
+def _is_shaped(value: Any, parameter: torch.Tensor) -> bool:
+    return isinstance(value, torch.Tensor) and value.shape == parameter.shape
+
+
+def _sent(tensor: torch.Tensor | None, model: torch.Tensor) -> torch.Tensor:
+    """The main process's tensor in all processes, spread as the one that it belongs to; the others give None."""
+    if tensor is None:
+        tensor = torch.empty(model.shape, dtype=model.dtype)
+    tensor = tensor.to(model.device, model.dtype)
+    if isinstance(model, DTensor):
+        return distribute_tensor(tensor, model.device_mesh, model.placements, src_data_rank=0)
+    torch.distributed.broadcast(tensor, src=0)
+    return tensor

@@ -26,7 +26,7 @@ from perseid.training.manifest import TrainingDType, TrainingMetrics, summarise_
 from perseid.training.model import make_trainable, restore_parameters, trained_parameters
 from perseid.training.objective import Forwarding, ForwardPass, Objective
 from perseid.training.schedule import learning_rate_factor, step_samples, step_seed, total_steps
-from perseid.training.sharding import average_whole_gradients, restore_state, spread, whole, whole_state
+from perseid.training.sharding import average_whole_gradients, spread, spread_checkpoint, whole, whole_state
 
 TOKENS_PER_FORWARD = 4096
 """Bound on rows * length of one forward pass: what activations may take. Gradients of a step's passes are summed."""
@@ -112,12 +112,14 @@ class Trainer(Generic[ItemT]):
         main = self._accelerator.is_main_process
         return {name: one.cpu() for name, one in parts if main}
 
-    def restore(self, checkpoint: Checkpoint | None) -> int | None:
-        """Go on where a checkpoint was written; its step, or None without one."""
+    def restore(self, load: Callable[[], Checkpoint | None]) -> int | None:
+        """Go on where the main process's checkpoint was written; its step, or None without one."""
+        parameters = trained_parameters(self._model)
+        checkpoint = spread_checkpoint(load, parameters, self._optimizer, self._accelerator)
         if checkpoint is None:
             return None
-        restore_parameters(trained_parameters(self._model), checkpoint.weights)
-        restore_state(self._optimizer, checkpoint.optimizer)
+        restore_parameters(parameters, checkpoint.weights)
+        self._optimizer.load_state_dict(checkpoint.optimizer)
         self._done = checkpoint.step
         self._losses = list(checkpoint.losses)
         self._tokens, self._seconds = checkpoint.tokens, checkpoint.seconds

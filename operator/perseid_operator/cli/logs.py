@@ -7,13 +7,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from perseid.api.layout import part_names
+from perseid.api.pipeline import RUN_ID_LABEL
 from perseid.api.reasons import StageState
 from perseid.api.stages import StageName
 from perseid.api.status import AttemptStatus, EvolutionRunStatus, GenerationStatus
 from perseid.decide import run_id_of
 from perseid_operator.cli.access import Access, ForbiddenError, RefusedError
 from perseid_operator.cli.errors import ClusterError
-from perseid_operator.cli.pods import CONTAINER, RUN_ID_LABEL, StagePod, stage_pods
+from perseid_operator.cli.pods import StagePod, stage_pods
 from perseid_operator.cli.results import ResultFiles, ResultsUnreachableError, storage_of
 from perseid_operator.cli.runs import SeenRun, seen_run
 
@@ -99,7 +100,7 @@ async def show_logs(access: Access, seen: SeenRun, wanted: Wanted, shown: Shown)
 async def _print_pod(access: Access, pod: StagePod, wanted: Wanted, shown: Shown) -> bool:
     """Print one pod's log; False where it turns out not to have one yet."""
     try:
-        async for line in access.log(pod.namespace, pod.name, CONTAINER, follow=wanted.follow, tail=wanted.tail):
+        async for line in access.log(pod.namespace, pod.name, pod.container, follow=wanted.follow, tail=wanted.tail):
             shown.line(line)
     except RefusedError as error:
         if wanted.follow:

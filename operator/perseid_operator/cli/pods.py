@@ -2,7 +2,8 @@
 
 Pods of a pipeline run carry the run's id as a label. Neither label nor annotation of Kubeflow's own names the stage:
 Argo's annotation holds the node's path (`WORKFLOW.root.self-assessment.executor`, with `(1)` for a retry), and the
-arguments of a component made from a Python function name the function (`self_assessment`).
+arguments of a component made from a Python function name the function (`self_assessment`). The nodes of a TrainJob
+carry a label of our own.
 """
 
 from __future__ import annotations
@@ -13,12 +14,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from perseid.api.pipeline import STAGE_LABEL
 from perseid.api.stages import SHARD, SHARDED_STAGE, STAGES, StageName, module_of
 from perseid.api.stages import stage_of as stage_of_task
 
-RUN_ID_LABEL = "pipeline/runid"
 NODE_NAME = "workflows.argoproj.io/node-name"
-CONTAINER = "main"
+CONTAINER, NODE_CONTAINER = "main", "node"
+"""Of KFP's pods, and of the nodes of a TrainJob."""
 
 _FUNCTION = "--function_to_execute"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -36,6 +38,8 @@ class StagePod:
     namespace: str
     name: str
     stage: StageName
+    container: str
+    """Which of its containers does the work."""
     created: datetime
     phase: str
     started: bool
@@ -54,6 +58,8 @@ def stage_pods(pods: list[Any]) -> list[StagePod]:
 def stage_of(pod: Any) -> StageName | None:
     """The stage that a pod runs; None for any other pod."""
     names = {container.name for container in pod.spec.containers}
+    if NODE_CONTAINER in names:
+        return stage_of_task((pod.metadata.labels or {}).get(STAGE_LABEL, ""))
     if CONTAINER not in names:
         return None
     path = (pod.metadata.annotations or {}).get(NODE_NAME, "")
@@ -70,7 +76,8 @@ def stage_of(pod: Any) -> StageName | None:
 def _stage_pod(pod: Any, stage: StageName) -> StagePod:
     status = pod.status
     containers = (status.container_statuses if status is not None else None) or []
-    container = next((one for one in containers if one.name == CONTAINER), None)
+    does = NODE_CONTAINER if STAGE_LABEL in (pod.metadata.labels or {}) else CONTAINER
+    container = next((one for one in containers if one.name == does), None)
     state = None if container is None else container.state
     begun = state is not None and (state.running is not None or state.terminated is not None)
     phase = (status.phase if status is not None else None) or "Pending"
@@ -78,6 +85,7 @@ def _stage_pod(pod: Any, stage: StageName) -> StagePod:
         namespace=pod.metadata.namespace,
         name=pod.metadata.name,
         stage=stage,
+        container=does,
         created=pod.metadata.creation_timestamp or _EPOCH,
         phase=phase,
         started=begun,

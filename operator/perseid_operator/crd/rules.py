@@ -185,6 +185,28 @@ TWINS: Mapping[tuple[type[BaseModel], str], tuple[Rule, ...]] = {
             "pipeline",
         ),
     ),
+    (EvolutionRunSpec, "_nodes_have_what_they_need"): (
+        Rule(
+            "!has(self.pipeline.trainJob) || 'sra-mcts' in self.methods || self.meteor.stages.exists(one, one in"
+            " ['mentor-supervised', 'self-assessment'])",
+            "pipeline.trainJob has nothing to do: no stage of this run learns from answers (finetune,"
+            " mentor-supervised, self-assessment); remove it, or add a method or stage that does",
+            "pipeline",
+        ),
+        Rule(
+            "!has(self.pipeline.trainJob) || !has(self.storage.uri) || (self.storage.uri.contains('://') &&"
+            " !self.storage.uri.startsWith('file://'))",
+            "the nodes of pipeline.trainJob meet in object storage, but storage.uri is a directory: set it to"
+            " s3://bucket/prefix, or remove trainJob",
+            "storage",
+        ),
+        Rule(
+            "!has(self.pipeline.trainJob) || self.finetune.batchSize >= self.pipeline.trainJob.numNodes",
+            "finetune.batchSize is below pipeline.trainJob.numNodes, so that some nodes would learn from nothing: raise"
+            " it, or lower numNodes",
+            "pipeline",
+        ),
+    ),
     (EvolutionRunSpec, "_gpus_hold_the_engine"): (
         Rule(
             f"self.engine.type != 'vllm' || [{_ENGINE_GPUS}].all(gpus, gpus == 0 || gpus >="

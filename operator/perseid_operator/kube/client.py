@@ -7,13 +7,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from perseid.api.base import API_VERSION, KIND
+from perseid.api.pipeline import RUN_ID_LABEL
 from perseid_operator.kube.connection import MERGE_PATCH, Connection, path_of
 from perseid_operator.kube.protocol import ConflictError, KubeError, NotFoundError, NotLeadingError, Object
 
 GROUP, VERSION = API_VERSION.split("/")
 PLURAL = "evolutionruns"
 WORKFLOWS = ("argoproj.io", "v1alpha1", "workflows")
-RUN_ID_LABEL = "pipeline/runid"
 
 
 class KubeClient:

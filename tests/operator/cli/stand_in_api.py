@@ -183,7 +183,7 @@ class StandInApi(Served):
         if refusal is not None:
             return refusal
         query = {key: values[0] for key, values in parse_qs(request.query_string).items()}
-        assert query["container"] == "main"
+        assert query["container"] in ("main", "node")
         pod = request.match_info["name"]
         if pod not in self.logs:
             return _status(400, "BadRequest", f'container "main" in pod "{pod}" is waiting to start: PodInitializing')

@@ -65,6 +65,26 @@ def test_logs_come_in_the_order_of_stages_and_apart_from_what_is_said_about_them
     assert (only.stdout, only.stderr) == ("end\n", "")
 
 
+def test_the_nodes_of_a_trainjob_are_shown_with_the_pod_that_launched_it(api: StandInApi, perseid: Perseid) -> None:
+    run = running()
+    api.put(run.object())
+    nodes = [pod(f"small-0-0-node-{number}", run.run_id, None, second=1 + number) for number in range(2)]
+    for one in nodes:
+        one["metadata"]["labels"]["perseid.dev/stage"] = "finetune"
+        one["spec"]["containers"] = [{"name": "node", "image": "stage"}]
+        one["status"]["containerStatuses"][0]["name"] = "node"
+    api.pods = [*nodes, stage("finetune", run.run_id)]
+    for one in api.pods:
+        api.logs[one["metadata"]["name"]] = f"says {one['metadata']['name']}\n".encode()
+    result = perseid("logs", "small", "--stage", "finetune")
+    assert result.exit_code == exits.OK, result.output
+    assert result.stdout.splitlines() == [
+        "says perseid-generation-x7k2p-finetune",
+        "says small-0-0-node-0",
+        "says small-0-0-node-1",
+    ]
+
+
 def test_every_try_of_a_retried_stage_is_shown_the_oldest_first(api: StandInApi, perseid: Perseid) -> None:
     run = running()
     api.put(run.object())

@@ -97,6 +97,9 @@ def valid_specs(draw: st.DrawFn) -> dict[str, Any]:
         _mend_meteor(data["meteor"])
     if "k" in data.get("evaluation", {}):
         data["evaluation"]["samples"] = 1024
+    if "trainJob" in data.get("pipeline", {}):
+        data.setdefault("storage", {})["uri"] = "s3://a/b"
+        data.setdefault("finetune", {})["batchSize"] = 64
     if "evolutionRun" in data.get("model", {}):
         data["model"] = {"evolutionRun": data["model"]["evolutionRun"]}
     assume(verdict(data)[0])
@@ -201,6 +204,7 @@ def full_spec() -> dict[str, Any]:
             "stages": {"synthesize": {**resources, "timeoutSeconds": 5}, "selfAssessment": resources},
             "cacheClaim": "models",
             "queue": "research",
+            "trainJob": {"numNodes": 2},
             "serviceAccount": "runner",
         },
         "storage": {"uri": "s3://a/b"},

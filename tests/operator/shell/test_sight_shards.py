@@ -57,6 +57,14 @@ def test_each_shard_has_its_gpus_until_the_last_one_ends_and_what_joins_them_has
     assert gpu_seconds(seen, IN_SHARDS, START + timedelta(hours=1)) == 8 * 2 * 100
 
 
+def test_each_node_of_a_trainjob_has_the_gpus_of_its_stage() -> None:
+    nodes = PipelineSpec.model_validate(
+        {"trainJob": {"numNodes": 4}, "stages": {"finetune": {"gpus": 8}, "evaluate": {"gpus": 1}}}
+    )
+    seen = run(finetune=task(KfpRunState.SUCCEEDED, 10), evaluate=task(KfpRunState.SUCCEEDED, 10))
+    assert gpu_seconds(seen, nodes, START + timedelta(hours=1)) == 4 * 8 * 10 + 10
+
+
 async def test_the_shard_that_failed_says_why(tmp_path: Path) -> None:
     for shard, error in ((0, None), (3, "its node is gone")):
         directory = Layout(tmp_path, 0, 0).stage(shard_name(shard))

@@ -179,3 +179,11 @@ def test_what_joins_shards_waits_in_no_queue() -> None:
     assert found is not None
     assert found.quota
     assert waiting([workflow(node("synthesize.executor", "Pending"))], pipeline) is None
+
+
+def test_what_launches_a_trainjob_waits_in_no_queue() -> None:
+    pipeline = PipelineSpec.model_validate(
+        {"queue": "research", "trainJob": {"numNodes": 2}, "stages": {"finetune": {"gpus": 1}, "evaluate": {"gpus": 1}}}
+    )
+    assert waiting([workflow(node("finetune.executor", "Pending"))], pipeline) is None
+    assert waiting([workflow(node("evaluate.executor", "Pending"))], pipeline) is not None
