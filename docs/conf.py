@@ -27,5 +27,6 @@ html_css_files = ["perseid.css"]
 html_copy_source = False
 html_show_sourcelink = False
 html_show_sphinx = False
+highlight_language = "none"  # blocks without a language are pictures and outputs
 pygments_style = "default"
 pygments_dark_style = "github-dark"
