@@ -169,3 +169,13 @@ def test_a_hub_that_cannot_be_reached_is_told(run: Path, tmp_path: Path, monkeyp
     assert result.exit_code == exits.MISTAKE
     assert "the hub could not be reached" in result.stderr
     assert (tmp_path / "mine" / "README.md").exists()
+
+
+def test_the_card_of_a_meteor_run_names_its_mentor_and_that_its_terms_may_bind(run: Path, tmp_path: Path) -> None:
+    file = run / "run.json"
+    file.write_text(file.read_text().replace('"sra-mcts"', '"sra-mcts", "meteor"', 1))
+    assert export(run, "--to", tmp_path / "mine").exit_code == exits.OK
+    card = (tmp_path / "mine" / "README.md").read_text()
+    assert "METEOR (arXiv 2411.11933), on units of measurement: it learned from a mentor's answers (recorded)" in card
+    assert "terms of use may bind" in card
+    assert yaml.safe_load(card.split("---\n")[1])["tags"] == ["perseid", "sra-mcts", "meteor"]
