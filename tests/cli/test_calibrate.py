@@ -60,7 +60,7 @@ def test_the_budget_is_said_before_and_a_dry_run_stops_there(file: Path) -> None
 def test_figures_and_a_plain_sentence_come_out(file: Path, searched: list[str]) -> None:
     result = calibrate(file, "--problems", "12")
     assert result.exit_code == exits.OK, result.output
-    assert "A search with this model was guided by values that tell right from wrong" in result.stdout
+    assert "The search of this sample was guided by values that tell right from wrong" in result.stdout
     assert "value of a step, after backpropagation" in result.stdout
     assert "12 problems, 48 answers with a verdict, 12 of them right" in result.stdout
     told = json.loads(calibrate(file, "--problems", "12", "--json").stdout)

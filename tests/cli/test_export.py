@@ -70,6 +70,8 @@ def test_the_card_says_data_method_scores_licence_and_digests(run: Path, tmp_pat
         "| dev (decided its promotion) | 4 | 25.0 % [",
         "generation 0: 12 of 40 answers became training data",
         "SRA-MCTS (arXiv 2411.11053)",
+        "org/base after 1 generation of learning from what was made with it",
+        "merged into the weights, 3 epochs, learning rate 0.0003",
         "sha256:data",
         content_id(tmp_path / "model"),
         "## Licence\n\nmit.",
@@ -176,6 +178,7 @@ def test_the_card_of_a_meteor_run_names_its_mentor_and_that_its_terms_may_bind(r
     file.write_text(file.read_text().replace('"sra-mcts"', '"sra-mcts", "meteor"', 1))
     assert export(run, "--to", tmp_path / "mine").exit_code == exits.OK
     card = (tmp_path / "mine" / "README.md").read_text()
-    assert "METEOR (arXiv 2411.11933), on units of measurement: it learned from a mentor's answers (recorded)" in card
-    assert "terms of use may bind" in card
+    assert "\n\nMETEOR (arXiv 2411.11933), on units of measurement, stages mentor-supervised, self-assessment" in card
+    assert "answers of a mentor (recorded), whose terms of use may bind what learns from them" in card
+    assert "Questions: questions-pack-train. None of them is an evaluation question." in card
     assert yaml.safe_load(card.split("---\n")[1])["tags"] == ["perseid", "sra-mcts", "meteor"]

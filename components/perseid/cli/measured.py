@@ -64,7 +64,7 @@ def read_measured(attempt: Attempt) -> Measured:
     results = [read_stage_result(layout.stage(stage)) for stage in STAGES]
     return Measured(
         evaluators=found,
-        finding=search_finding(found, "a search with this model"),
+        finding=search_finding(found, "the search of this sample"),
         problems=answers.problems,
         answers=answers.judged,
         passed=answers.passed,
