@@ -30,6 +30,7 @@ SHARED = (
     "monitoring/service-monitor.yaml",
     "monitoring/service.yaml",
     "samples/quickstart.yaml",
+    "train-jobs/role.yaml",
 )
 """What the chart takes from manifests/ as it is."""
 MARK = "# -- "

@@ -122,6 +122,20 @@ def test_the_right_to_workflows_is_the_same(directory: Path) -> None:
     assert rules(the(ours, "ClusterRole")) == rules(the(theirs, "ClusterRole"))
 
 
+def test_the_right_of_pipelines_pods_to_trainjobs_is_the_same_and_the_operator_has_none() -> None:
+    command = [find_clients(os.environ).kubectl, "kustomize", str(MANIFESTS / "train-jobs")]
+    theirs = list(yaml.safe_load_all(subprocess.run(command, capture_output=True, text=True, check=True).stdout))
+    ours, name = render(minimal(trainJobs={"enabled": True})), f"perseid-train-jobs-{NAMESPACE}"
+    assert rules(the(ours, "Role", name)) == rules(the(theirs, "Role", "perseid-train-jobs"))
+    ours_binding, their_binding = the(ours, "RoleBinding", name), the(theirs, "RoleBinding", "perseid-train-jobs")
+    # Without a namespace a subject is one of its binding's: an overlay has to say it once.
+    assert ours_binding["subjects"] == [{**one, "namespace": "kubeflow"} for one in their_binding["subjects"]]
+    assert ours_binding["metadata"]["namespace"] == their_binding["metadata"]["namespace"] == "kubeflow"
+    assert ours_binding["roleRef"]["name"] == name
+    assert "trainer.kubeflow.org" not in str([one for one in ours if one["metadata"]["name"] != name])
+    assert "trainjobs" not in str(objects_of("default"))
+
+
 def test_the_right_to_the_lease_is_the_same(directory: Path) -> None:
     ours, theirs, name = objects_of("ha"), built(directory, "cluster-wide"), "perseid-operator-leader-election"
     assert rules(the(ours, "Role", name)) == rules(the(theirs, "Role", name))
