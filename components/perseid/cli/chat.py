@@ -7,6 +7,7 @@ import contextlib
 import signal
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from multiprocessing import resource_tracker
 
 import typer
@@ -92,12 +93,7 @@ class _Chat:
         turn = sum(message.role == "user" for message in self._history)
         request = Request(
             tuple(self._history),
-            Sampling(
-                max_tokens=self._sampling.max_tokens,
-                temperature=self._sampling.temperature,
-                top_p=self._sampling.top_p,
-                seed=self._sampling.seed + turn,
-            ),
+            replace(self._sampling, seed=self._sampling.seed + turn),
             kind="chat",
         )
         shown = _Shown()
