@@ -13,7 +13,7 @@ from perseid.api.layout import Layout
 from perseid.api.load import load_run
 from perseid.cli import calibrating, exits
 from perseid.cli.app import app
-from perseid.runner.directory import absolute_paths
+from perseid.runner.directory import RunDirectory, absolute_paths
 from perseid.runner.errors import RunnerError
 from tiny_run import environment, problem, write_run
 
@@ -134,3 +134,45 @@ def test_a_real_model_is_calibrated_and_nothing_is_asked_twice(tmp_path: Path, m
     again = calibrate(*arguments)
     assert again.exit_code == exits.OK, again.output
     assert calls.read_text().splitlines() == asked
+
+
+def worker(directory: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
+    """Let a shell script stand in for the process that asks the model."""
+    program = directory / "worker"
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(calibrating.sys, "executable", str(program))
+
+
+def test_ctrl_c_ends_the_models_process_and_says_how_to_go_on(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    worker(file.parent, monkeypatch, "echo $$ > pid; exec sleep 600")
+
+    def interrupted(root: Path) -> str:
+        if (file.parent / "pid").exists() and (file.parent / "pid").read_text().strip():
+            raise KeyboardInterrupt
+        return "starting"
+
+    monkeypatch.setattr(calibrating, "_now", interrupted)
+    result = calibrate(file, "--problems", "3")
+    assert result.exit_code == exits.INTERRUPTED
+    assert "The same command goes on from there." in result.stderr
+    assert not Path(f"/proc/{int((file.parent / 'pid').read_text())}").exists()
+
+
+def test_a_process_that_ends_without_a_result_is_told_with_its_log(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    worker(file.parent, monkeypatch, "echo out of luck; exit 3")
+    result = calibrate(file, "--problems", "3")
+    assert result.exit_code == exits.MISTAKE
+    assert "the calibration ended without a result" in result.stderr
+    (log,) = (file.parent / "runs").glob("small.calibration/*/log.txt")
+    assert "out of luck" in log.read_text()
+    assert str(log) in result.stderr
+
+
+def test_two_calibrations_at_once_do_not_share_a_place(file: Path) -> None:
+    run = load_run(file)
+    attempt = calibrating.prepare(run, calibrating.sample_problems(run, 3), Path("runs"))
+    with RunDirectory(Path(attempt.storage)).locked():
+        result = calibrate(file, "--problems", "3")
+    assert result.exit_code == exits.MISTAKE
+    assert "is in use by another" in result.stderr
