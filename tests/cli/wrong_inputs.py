@@ -1,7 +1,7 @@
 """Wrong run files, data and models, each with what its message must say: what is wrong, where, and what to do.
 
-METEOR's own are in test_preflight_meteor.py, what needs a server, a limit or another process is in
-test_friendly_surroundings.py, and every way in which a field can be wrong is in tests/api/test_load.py.
+METEOR's own are in test_preflight_meteor.py, what needs a server in test_friendly_servers.py, what needs a limit or a
+process in test_friendly_surroundings.py, and every way in which a field can be wrong in tests/api/test_load.py.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ def check_model(field: str, ref: str, *, trust_remote_code: bool = False) -> Non
     try:
         check_reference(ref)
     except ModelError as error:
-        raise RunnerError(f"{field}: {error}; {FORMS}") from error
+        raise RunnerError(f"{field}: {error}") from error
     if directory is not None and not trust_remote_code and not has_chat_template(directory):
         raise RunnerError(
             f"{field} is {ref}, whose tokenizer has no chat template; use an instruction-tuned model, or add a"
