@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from s3_server import free_ports
@@ -16,21 +17,30 @@ from safetensors.torch import load_file
 
 from perseid.api.attempt import Attempt
 from perseid.api.files import SAMPLES
-from perseid.api.layout import RESULT, SCRATCH_DIRECTORY
+from perseid.api.layout import RESULT, SCRATCH_DIRECTORY, Layout, StorageError
 from perseid.api.result import StageResult
 from perseid.api.spec import EvolutionRun
 from perseid.data.jsonl import write_jsonl
 from perseid.data.records import TrainingSample
+from perseid.engines.models import resolve_model
+from perseid.stages import calls, nodes
+from perseid.stages.calls import answer_calls, calling
 from perseid.stages.context import StageContext
 from perseid.stages.errors import StageError
+from perseid.stages.lineage import BaseModel
 from perseid.stages.nodes import run_node
+from perseid.stages.progress import ProgressWriter
 from perseid.stages.runtime import run_stage
+from perseid.storage.errors import StorageRefusedError
 from perseid.storage.index import read_index
+from perseid.storage.mirror import DirectoryMirror
 from perseid.storage.models import RemoteModel
 from perseid.storage.objects import Objects
 from perseid.storage.pusher import PUSH_SECONDS
+from perseid.storage.stage import StageStorage
 from perseid.training.finetune import fine_tune
 from perseid.training.manifest import read_manifest
+from perseid.training.world import World
 from tiny_llama import make_model, write_model
 
 KEY = "generations/000/attempts/0/finetune"
@@ -86,10 +96,10 @@ def start_nodes(told: Attempt, directory: Path) -> list[subprocess.Popen[bytes]]
     ]
 
 
-def until(condition: Callable[[], bool], nodes: list[subprocess.Popen[bytes]]) -> None:
+def until(condition: Callable[[], bool], machines: list[subprocess.Popen[bytes]]) -> None:
     deadline = time.monotonic() + PATIENCE_SECONDS
     while not condition():
-        assert all(node.poll() is None for node in nodes), "a node has ended"
+        assert all(node.poll() is None for node in machines), "a node has ended"
         assert time.monotonic() < deadline
         time.sleep(0.05)  # objects can only be looked at
 
@@ -112,13 +122,13 @@ def test_two_nodes_learn_what_one_learns_though_one_of_them_is_killed_in_the_mid
     told = attempt(root, base)
     run_stage("convert", told, converted)
 
-    nodes = start_nodes(told, tmp_path / "first")
+    machines = start_nodes(told, tmp_path / "first")
     try:
-        until(lambda: stored_checkpoint(root), nodes)
-        nodes[1].kill()
-        assert nodes[0].wait(PATIENCE_SECONDS) == 1, "one node alone went on"
+        until(lambda: stored_checkpoint(root), machines)
+        machines[1].kill()
+        assert machines[0].wait(PATIENCE_SECONDS) == 1, "one node alone went on"
     finally:
-        for node in nodes:
+        for node in machines:
             node.kill()
             node.wait()
     failed = result(root)
@@ -127,11 +137,11 @@ def test_two_nodes_learn_what_one_learns_though_one_of_them_is_killed_in_the_mid
     assert failed.error is not None
     assert "one of the 2 processes that trained on 2 nodes has ended" in failed.error
 
-    nodes = start_nodes(told, tmp_path / "second")
+    machines = start_nodes(told, tmp_path / "second")
     try:
-        assert [node.wait(PATIENCE_SECONDS) for node in nodes] == [0, 0]
+        assert [node.wait(PATIENCE_SECONDS) for node in machines] == [0, 0]
     finally:
-        for node in nodes:
+        for node in machines:
             node.kill()
             node.wait()
     done = result(root)
@@ -159,6 +169,93 @@ def test_two_nodes_learn_what_one_learns_though_one_of_them_is_killed_in_the_mid
     apart = sum(float((theirs[name] - ours[name]).abs().sum()) for name in start)
     assert moved > 0
     assert apart < 0.05 * moved, "as far apart as from where they began"
+
+
+class Helper:
+    """Another machine's look at the stage, whose trainings are only noted."""
+
+    def __init__(self, told: Attempt, scratch: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv(SCRATCH_DIRECTORY, str(scratch))
+        layout = Layout.of(told)
+        directory = layout.stage("finetune")
+        directory.mkdir(parents=True)
+        progress = ProgressWriter(directory / "progress.json", "finetune")
+        self.context = StageContext(told, layout, directory, progress, StageStorage(layout, "finetune"))
+        self.heard: set[str] = set()
+        self.trained: list[tuple[list[TrainingSample], Path, float, dict[str, Any]]] = []
+        monkeypatch.setattr(calls, "fine_tune_in_processes", self._train)
+
+    def look(self) -> int:
+        """Trainings that it was called to so far."""
+        answer_calls(self.context, World(1, 2, 1, "here", 1), self.heard)
+        return len(self.trained)
+
+    def _train(self, world: World, samples: Any, base: Path, output: Path, work: Path, spec: Any, **more: Any) -> None:
+        self.trained.append((samples, base, spec.learning_rate, more))
+
+
+def test_another_node_is_called_once_and_gets_the_base_that_the_stage_itself_has_made(
+    root: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = attempt(root, "org/name")
+    options = {"seed": 5, "dtype": "float32", "base_model_id": "made"}
+    helper = Helper(told, tmp_path / "node-1", monkeypatch)
+
+    async def body(context: StageContext) -> StageResult:
+        made = write_model(context.directory / "rounds" / "001" / "model", make_model())
+        base = BaseModel(str(made), resolve_model(str(made)))
+        assert helper.look() == 0
+        with calling(context, SAMPLES_OF_CONVERT, base, told.run.spec.finetune, options):
+            assert [helper.look(), helper.look()] == [1, 1], "not called, or twice for one call"
+        assert helper.look() == 1
+        ((samples, found, rate, more),) = helper.trained
+        assert (samples, rate, more) == (SAMPLES_OF_CONVERT, 1e-3, options)
+        assert found != made
+        ours, theirs = (load_file(path / "model.safetensors") for path in (found, made))
+        assert all((ours[name] == theirs[name]).all() for name in theirs)
+        return StageResult(stage="finetune", state="done")
+
+    monkeypatch.setenv(SCRATCH_DIRECTORY, str(tmp_path / "node-0"))
+    run_stage("finetune", told, body)
+    index = read_index(Objects(root), KEY)
+    assert index is not None
+    assert not [name for name in index[0].files if name.startswith("nodes/")]
+
+
+def test_a_call_of_a_try_that_was_killed_is_not_answered(
+    root: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = write_model(tmp_path / "base", make_model())
+    told = attempt(root, base)
+    helper = Helper(told, tmp_path / "node-1", monkeypatch)
+    monkeypatch.setenv(SCRATCH_DIRECTORY, str(tmp_path / "node-0"))
+
+    async def killed(context: StageContext) -> StageResult:
+        with calling(context, [], BaseModel(str(base), resolve_model(str(base))), told.run.spec.finetune, {}):
+            DirectoryMirror(Objects(root), KEY, tmp_path / "next").take_over()
+            assert helper.look() == 0
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_stage("finetune", told, killed)
+
+
+def test_another_node_waits_for_an_outage_of_the_storage_and_not_where_it_is_refused(
+    root: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = attempt(root, "org/name")
+    helper = Helper(told, tmp_path / "node-1", monkeypatch)
+    troubles: list[Exception] = [StorageError("no answer"), StorageError("no answer"), StorageRefusedError("no key")]
+    slept: list[float] = []
+
+    def trouble(*_: object) -> None:
+        raise troubles.pop(0)
+
+    monkeypatch.setattr(nodes, "answer_calls", trouble)
+    monkeypatch.setattr(nodes.time, "sleep", slept.append)
+    with pytest.raises(StorageRefusedError, match="no key"):
+        nodes.help_train(helper.context, World(1, 2, 1, "here", 1))
+    assert len(slept) == 2
 
 
 def test_other_nodes_end_when_the_stage_is_done_without_having_trained(

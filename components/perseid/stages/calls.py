@@ -14,6 +14,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from perseid.api.files import SAMPLES
@@ -84,19 +85,24 @@ def answer_calls(context: StageContext, world: World, heard: set[str]) -> None:
     storage = storage_of(context)
     for name in storage.committed(context.stage, f"{CALLS}/"):
         if name.endswith(f"/{CALL}") and name not in heard:
-            heard.add(name)
-            _answer(context, storage, name, world)
+            call = _fetched(context, storage, context.directory / name)
+            heard.add(name)  # not before: where it could not be fetched it is still to be answered
+            # One of a try that was killed is not for us: the next try calls anew.
+            if call is not None and call["token"] == storage.writer(context.stage):
+                _answer(context, call, context.directory / name, world)
 
 
-def _answer(context: StageContext, storage: StageStorage, name: str, world: World) -> None:
-    path = context.directory / name
-    for each in (path, path.with_name(SAMPLES)):
+def _fetched(context: StageContext, storage: StageStorage, path: Path) -> dict[str, Any] | None:
+    """A call, with its samples beside it; None where it was over in that moment."""
+    for each in (path.with_name(SAMPLES), path):
         storage.fetch_output(context.stage, each.relative_to(context.directory).as_posix())
         if not each.exists():
-            return  # it was over in that moment
-    call = json.loads(path.read_bytes())
-    if call["token"] != storage.writer(context.stage):
-        return  # of a try that was killed: the next one calls anew
+            return None
+    call: dict[str, Any] = json.loads(path.read_bytes())
+    return call
+
+
+def _answer(context: StageContext, call: Mapping[str, Any], path: Path, world: World) -> None:
     log.info("training with the first node, from %s", call["base"])
     if call["base"] == context.attempt.start_model:
         base = asyncio.run(resolve_start_model(context))

@@ -15,7 +15,7 @@ import sys
 import time
 
 from perseid.api.attempt import Attempt
-from perseid.api.layout import PROGRESS, RESULT, Layout, is_remote, read_stage_result
+from perseid.api.layout import PROGRESS, RESULT, Layout, StorageError, is_remote, read_stage_result
 from perseid.api.stages import TRAIN_JOB_STAGES, module_of
 from perseid.processes import die_with_starter
 from perseid.stages.calls import answer_calls, storage_of, world_of_nodes
@@ -23,8 +23,11 @@ from perseid.stages.context import StageContext
 from perseid.stages.errors import StageError
 from perseid.stages.progress import ProgressWriter
 from perseid.stages.runtime import run_stage
+from perseid.storage.errors import StorageRefusedError
 from perseid.storage.stage import StageStorage
 from perseid.training.world import World
+
+log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 5.0
 """How often a node looks whether it is called."""
@@ -49,16 +52,24 @@ def run_node(name: str, attempt: Attempt) -> None:
 
 
 def help_train(context: StageContext, world: World) -> None:
-    """Train whenever the first node calls, until its stage is done. Raises as `answer_calls` does."""
+    """Train whenever the first node calls, until its stage is done. Raises TrainingError as `answer_calls` does.
+
+    An outage of the storage is waited for: the first node may be training all the while.
+    """
     storage = storage_of(context)
     heard: set[str] = set()
     while True:
-        storage.fetch_output(context.stage, RESULT)
-        result = read_stage_result(context.directory)
-        # One that has failed may be of an earlier try. If it is of this one, the TrainJob ends, and this node with it.
-        if result is not None and result.state == "done":
-            return
-        answer_calls(context, world, heard)
+        try:
+            storage.fetch_output(context.stage, RESULT)
+            result = read_stage_result(context.directory)
+            # One that failed may be of an earlier try. If it is of this one, the TrainJob ends, and this node with it.
+            if result is not None and result.state == "done":
+                return
+            answer_calls(context, world, heard)
+        except StorageRefusedError:
+            raise
+        except StorageError as error:
+            log.warning("not looked for a call, and tried again in %g s: %s", LOOK_SECONDS, error)
         time.sleep(LOOK_SECONDS)
 
 
