@@ -73,7 +73,10 @@ def run_on_nodes(attempt: Attempt, stage: StageName, pod: LauncherPod) -> None:
             )
     except TrainJobError as error:
         ended = storage.result()
-        if ended is not None and ended.state == "failed" and ended != before:
+        if ended is not None and ended.state == "done":
+            log.warning("stage %s is done all the same: %s", stage, error)
+            return
+        if ended is not None and ended != before:
             raise TrainJobError(f"{ended.error} ({error})") from error
         _put_into_words(storage, stage, ended, error)
         raise

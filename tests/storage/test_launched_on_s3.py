@@ -112,6 +112,20 @@ def test_a_stage_that_failed_on_the_nodes_is_told_in_its_own_words(
     assert stored(root).error == "no memory"
 
 
+def test_a_stage_that_is_done_stays_so_where_another_node_fails_after_it(
+    root: str, trainer: Callable[[Work], list[str]]
+) -> None:
+    told = attempt(root)
+
+    def fails_late() -> None:
+        first_node(told)
+        raise TrainJobError("the TrainJob x has failed: a pod of node 3")
+
+    trainer(fails_late)
+    run_on_nodes(told, STAGE, POD)
+    assert (stored(root).state, stored(root).usage.calls) == ("done", 3)
+
+
 def test_what_kept_a_trainjob_from_running_becomes_the_stages_result_and_a_next_try_goes_on(
     root: str, trainer: Callable[[Work], list[str]]
 ) -> None:
