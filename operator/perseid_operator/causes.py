@@ -2,7 +2,7 @@
 
 A node of a Workflow has one message: the pod's own, where it has one, else how its first container failed that did, as
 `CONTAINER: REASON (exit code N): WORDS`. The container `main` is the stage, inside Argo's own executor, which ends with
-137 however a signal ended the stage: `OOMKilled` tells memory apart from a pod that was told to go.
+128 and the signal that ended the stage: `OOMKilled` tells memory apart from a pod that was told to go.
 """
 
 from __future__ import annotations

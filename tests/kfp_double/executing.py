@@ -58,8 +58,8 @@ def attempt_of(parameters: dict[str, Any]) -> Attempt:
 
 
 def main_ended(code: int) -> str:
-    """What Argo says of a pod whose main container ended so, negative for a signal: its executor makes 137 of any."""
-    return f"main: Error (exit code {137 if code < 0 else code})"
+    """What Argo says of a pod whose main container ended so, negative for a signal."""
+    return f"main: Error (exit code {128 - code if code < 0 else code})"
 
 
 Compiled = tuple[dict[str, Any], dict[str, Any] | None]

@@ -183,8 +183,7 @@ def _words(pod: Any, terminated: Any) -> str:
         return str(pod.status.message)
     if terminated is None:
         return "pod failed: neither main nor wait container completed successfully"
-    code = 137 if terminated.exit_code == 143 else terminated.exit_code  # Argo's executor ends so after any signal
-    return f"main: {terminated.reason} (exit code {code})"
+    return f"main: {terminated.reason} (exit code {terminated.exit_code})"
 
 
 def _times(task: dict[str, Any]) -> dict[str, Any]:
