@@ -6,6 +6,9 @@ files that have only fast tests come before all others.
 
 from __future__ import annotations
 
+import signal
+from collections.abc import Iterator
+
 import pytest
 
 pytest_plugins = ["cluster_fixtures"]
@@ -18,3 +21,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def _is_slow(item: pytest.Item) -> bool:
     return item.get_closest_marker("slow") is not None
+
+
+@pytest.fixture(autouse=True)
+def _signals() -> Iterator[None]:
+    """Commands that run in a test's process set handlers as if it were their own."""
+    handlers = {sign: signal.getsignal(sign) for sign in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for sign, handler in handlers.items():
+        signal.signal(sign, handler)

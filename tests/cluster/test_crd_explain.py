@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import tempfile
 
 import pytest
 from cluster_access import Cluster, KubectlError
@@ -11,21 +12,24 @@ from crd_objects import install_crd
 
 from perseid.api.search import SearchSpec
 
+_NOT_YET = "doesn't exist", "not found", "doesn't have a resource type", "couldn't find resource"
+
 
 async def explain(cluster: Cluster, *arguments: str) -> str:
-    """What kubectl explains; the API server publishes the schema of a new kind a moment after it serves it."""
+    """What kubectl explains; the API server publishes a new kind, and then its schema, a moment after it serves it."""
     install_crd(cluster)
     async with asyncio.timeout(60):
         while True:
-            try:
-                said = await asyncio.to_thread(
-                    cluster.kubectl, "explain", "--api-version=perseid.dev/v1alpha1", *arguments
-                )
-            except KubectlError as error:
-                if "doesn't exist" not in str(error) and "not found" not in str(error):
-                    raise
-            else:
-                return re.sub(r"\s+", " ", said)
+            # What kubectl remembers may be from a time before the kind was there, in which case it looks no more.
+            with tempfile.TemporaryDirectory() as cache:
+                options = "--api-version=perseid.dev/v1alpha1", f"--cache-dir={cache}"
+                try:
+                    said = await asyncio.to_thread(cluster.kubectl, "explain", *options, *arguments)
+                except KubectlError as error:
+                    if not any(words in str(error) for words in _NOT_YET):
+                        raise
+                else:
+                    return re.sub(r"\s+", " ", said)
             await asyncio.sleep(0.1)
 
 
