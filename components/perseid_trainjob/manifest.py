@@ -93,7 +93,11 @@ def train_job(attempt: Attempt, stage: StageName, pod: LauncherPod) -> dict[str,
             "name": job_name(attempt, stage),
             "namespace": pod.namespace,
             # Kueue admits the TrainJob as a whole, so that its pods are in no queue of their own.
-            "labels": {**labels, **({} if queue is None else {QUEUE_LABEL: queue})},
+            "labels": {
+                **labels,
+                RUN_ID_LABEL: attempt.run_id,  # the operator looks for it
+                **({} if queue is None else {QUEUE_LABEL: queue}),
+            },
             "annotations": {"perseid.dev/storage": attempt.storage, "perseid.dev/attempt": str(attempt.number)},
             "ownerReferences": [pod.reference],
         },

@@ -19,13 +19,14 @@ from perseid_operator.kube.protocol import Kube, NotFoundError, Object
 from perseid_operator.objects import RunObject, read_status
 from perseid_operator.results import ResultReader, StorageError
 from perseid_operator.submission import Doubts, Workflows
+from perseid_operator.train_jobs import TrainJobs
 from perseid_operator.watch import Look, RunWatch
 
 log = logging.getLogger(__name__)
 
 
 class Observer:
-    """Asks KFP, the storage and, where it may, Argo."""
+    """Asks KFP, the storage and, where it may, Argo and Kubeflow Trainer."""
 
     def __init__(
         self,
@@ -47,6 +48,7 @@ class Observer:
         self._watch = watch
         self._results = results
         self._workflows = workflows
+        self._train_jobs = TrainJobs(kube)
         self._doubts = doubts
         self._storage = storage
         self._link = link
@@ -108,7 +110,9 @@ class Observer:
             workflows = await self._workflows.of(run.run_id)
             if self._is_stale(run, workflows):
                 return await self._without_kfp(obj, run, seen, workflows or [], root, current)
-            return _with_waiting(seen, sight.waiting(workflows or [], obj.run.spec.pipeline))
+            pipeline = obj.run.spec.pipeline
+            train_jobs = await self._train_jobs.of(run.run_id, seen, pipeline)
+            return _with_waiting(seen, sight.waiting(workflows or [], pipeline, train_jobs))
         self._stale_since.pop(run_id, None)
         if seen.state is RunState.SUCCEEDED:
             result = await self._results.generation(root, current.generation, current.attempt)

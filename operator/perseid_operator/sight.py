@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from perseid.api.pipeline import QUEUE_LABEL, PipelineSpec
+from perseid.api.pipeline import QUEUE_LABEL, STAGE_LABEL, PipelineSpec
 from perseid.api.reasons import StageState
 from perseid.api.stages import SHARD, SHARDED_STAGE, SHARDS_TASK, STAGES, StageName, stage_of
 from perseid.decide import ObservedRun, RunState
@@ -99,14 +99,17 @@ class Waiting:
     """Whose pod it is, where it is a stage's."""
 
 
-def waiting(workflows: Iterable[Mapping[str, Any]], pipeline: PipelineSpec) -> Waiting | None:
-    """What a run's Workflows say that it waits for, a quota before anything else. None where nothing waits, or where
-    nobody says for what: then it is a pod that was made just now.
+def waiting(
+    workflows: Iterable[Mapping[str, Any]], pipeline: PipelineSpec, train_jobs: Iterable[Mapping[str, Any]] = ()
+) -> Waiting | None:
+    """What a run's Workflows and TrainJobs say that it waits for, a quota before anything else. None where nothing
+    waits, or where nobody says for what: then it is a pod that was made just now.
 
     Argo copies into a node's message what keeps a container waiting and why no node fits. Of a pod that is gated it
     says nothing at all, so silence about a pod with a queue's label means that its queue has not let it in yet.
     """
     found = [one for workflow in workflows for one in _waiting(workflow, pipeline)]
+    found += [one for job in train_jobs if (one := _suspended(job)) is not None]
     return next((one for one in found if one.quota), found[0] if found else None)
 
 
@@ -129,6 +132,19 @@ def _waiting(workflow: Mapping[str, Any], pipeline: PipelineSpec) -> Iterator[Wa
             yield Waiting(bool(_QUOTA.search(said)), said, stage)
         elif queue is not None:
             yield Waiting(True, f"the pod of stage {stage} waits for quota in the queue {queue} of Kueue", stage)
+
+
+def _suspended(job: Mapping[str, Any]) -> Waiting | None:
+    """What a TrainJob waits for: Kueue suspends those in its queues until they have quota."""
+    metadata = job["metadata"]
+    if not job["spec"].get("suspend") or metadata.get("deletionTimestamp"):
+        return None
+    labels = metadata.get("labels") or {}
+    stage, queue = stage_of(str(labels.get(STAGE_LABEL))), labels.get(QUEUE_LABEL)
+    name = f"the TrainJob {metadata['name']} of stage {stage}"
+    if queue is None:
+        return Waiting(False, f"{name} is suspended", stage)
+    return Waiting(True, f"{name} waits for quota in the queue {queue} of Kueue", stage)
 
 
 def _stage_of(node: Mapping[str, Any]) -> StageName | None:

@@ -122,7 +122,13 @@ def test_the_right_to_workflows_is_the_same(directory: Path) -> None:
     assert rules(the(ours, "ClusterRole")) == rules(the(theirs, "ClusterRole"))
 
 
-def test_the_right_of_pipelines_pods_to_trainjobs_is_the_same_and_the_operator_has_none() -> None:
+def test_the_right_to_see_trainjobs_is_the_same_and_goes_with_that_to_workflows(directory: Path) -> None:
+    theirs = built(directory, "cluster-wide", (*COMPONENTS, "components/train-jobs"))
+    ours = render(minimal(workflows={"enabled": True}, trainJobs={"enabled": True}))
+    assert rules(the(ours, "ClusterRole")) == rules(the(theirs, "ClusterRole"))
+
+
+def test_the_right_of_pipelines_pods_to_trainjobs_is_the_same_and_alone_gives_the_operator_none() -> None:
     command = [find_clients(os.environ).kubectl, "kustomize", str(MANIFESTS / "train-jobs")]
     theirs = list(yaml.safe_load_all(subprocess.run(command, capture_output=True, text=True, check=True).stdout))
     ours, name = render(minimal(trainJobs={"enabled": True})), f"perseid-train-jobs-{NAMESPACE}"

@@ -97,6 +97,7 @@ LEAST = {
     ("", "events", "create"),
 }
 WORKFLOWS = {("argoproj.io", "workflows", verb) for verb in ("list", "delete")}
+TRAIN_JOBS = {("trainer.kubeflow.org", "trainjobs", "list")}
 
 
 def test_the_operator_gets_a_role_in_one_namespace_and_a_cluster_role_for_all(cluster: Cluster) -> None:
@@ -219,7 +220,7 @@ def test_the_root_file_system_of_the_pod_is_read_only(cluster: Cluster) -> None:
 
 @pytest.mark.parametrize(("name", "kind"), [("cluster-wide", "ClusterRole"), ("one-namespace", "Role")])
 def test_the_components_fit_on_both_overlays(cluster: Cluster, tmp_path: Path, name: str, kind: str) -> None:
-    components = ["../../components/argo-workflows", "../../components/kfp-token"]
+    components = [f"../../components/{one}" for one in ("argo-workflows", "train-jobs", "kfp-token")]
     objects = variant(
         cluster,
         tmp_path,
@@ -231,7 +232,7 @@ def test_the_components_fit_on_both_overlays(cluster: Cluster, tmp_path: Path, n
         namespace="team",
         images=[{"name": "perseid-operator", "newName": "other", "newTag": "1"}],
     )
-    assert rights(the(objects, kind)) == LEAST | WORKFLOWS
+    assert rights(the(objects, kind)) == LEAST | WORKFLOWS | TRAIN_JOBS
     token = the(objects, "Deployment")["spec"]["template"]["spec"]["volumes"][-1]["projected"]["sources"][0]
     assert token["serviceAccountToken"]["audience"] == "pipelines.kubeflow.org"
     file = environment(objects)["PERSEID_KFP_TOKEN_FILE"]["value"]

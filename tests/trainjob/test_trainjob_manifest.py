@@ -63,6 +63,7 @@ def test_every_field_of_a_stage_is_in_the_trainjob() -> None:
 def test_a_queue_is_the_trainjobs_and_not_its_pods() -> None:
     manifest = train_job(attempt(**EVERYTHING), "finetune", POD)
     assert manifest["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "urgent", "the stage's own goes first"
+    assert "pipeline/runid" in manifest["metadata"]["labels"], "by which the operator finds it"
     assert "kueue.x-k8s.io/queue-name" not in nodes(manifest)["metadata"]["labels"]
     assert "kueue.x-k8s.io/queue-name" not in train_job(attempt(queue="q"), "finetune", POD)["metadata"]["labels"]
 

@@ -14,6 +14,7 @@ from perseid_operator.kube.protocol import ConflictError, KubeError, NotFoundErr
 GROUP, VERSION = API_VERSION.split("/")
 PLURAL = "evolutionruns"
 WORKFLOWS = ("argoproj.io", "v1alpha1", "workflows")
+TRAIN_JOBS = ("trainer.kubeflow.org", "v1alpha1", "trainjobs")
 
 
 class KubeClient:
@@ -27,8 +28,9 @@ class KubeClient:
         on_status_write: Callable[[str], None] = lambda result: None,
         may_write: Callable[[], bool] = lambda: True,
     ) -> None:
-        """`workflows_namespace`: where KFP's Workflows are; None for all namespaces. `may_write`: whether this process
-        leads at this very moment; where it does not, whatever would write raises NotLeadingError."""
+        """`workflows_namespace`: where KFP's Workflows and its pods' TrainJobs are; None for all namespaces.
+        `may_write`: whether this process leads at this very moment; where it does not, whatever would write raises
+        NotLeadingError."""
         self._connection = connection
         self._may_write = may_write
         self._workflows_namespace = workflows_namespace
@@ -113,16 +115,23 @@ class KubeClient:
 
     async def workflows(self, run_id: str) -> list[Object]:
         """As in `Kube`."""
+        return await self._of_run(f"list the Workflows of run {run_id}", WORKFLOWS, run_id)
+
+    async def train_jobs(self, run_id: str) -> list[Object]:
+        """As in `Kube`."""
+        return await self._of_run(f"list the TrainJobs of run {run_id}", TRAIN_JOBS, run_id)
+
+    async def _of_run(self, what: str, kind: tuple[str, str, str], run_id: str) -> list[Object]:
         query = {"labelSelector": f"{RUN_ID_LABEL}={run_id}"}
-        what, path = f"list the Workflows of run {run_id}", _workflows_path(self._workflows_namespace)
-        listed = await self._ask(what, "GET", path, query=query)
+        listed = await self._ask(what, "GET", _path_of_kind(kind, self._workflows_namespace), query=query)
         return list(listed.get("items", []))
 
     async def delete_workflow(self, workflow: Object) -> None:
         """As in `Kube`."""
         namespace, name = workflow["metadata"]["namespace"], workflow["metadata"]["name"]
         with contextlib.suppress(NotFoundError):
-            await self._ask(f"delete Workflow {namespace}/{name}", "DELETE", _workflows_path(namespace, name))
+            path = _path_of_kind(WORKFLOWS, namespace, name)
+            await self._ask(f"delete Workflow {namespace}/{name}", "DELETE", path)
 
 
 def _run_path(namespace: str, name: str) -> str:
@@ -133,7 +142,7 @@ def _config_map_path(namespace: str, *name: str) -> str:
     return path_of("api", "v1", "namespaces", namespace, "configmaps", *name)
 
 
-def _workflows_path(namespace: str | None, *name: str) -> str:
-    group, version, plural = WORKFLOWS
+def _path_of_kind(kind: tuple[str, str, str], namespace: str | None, *name: str) -> str:
+    group, version, plural = kind
     scope = [] if namespace is None else ["namespaces", namespace]
     return path_of("apis", group, version, *scope, plural, *name)

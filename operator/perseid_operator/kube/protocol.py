@@ -77,6 +77,10 @@ class Kube(Protocol):
         where the cluster has none at all."""
         ...
 
+    async def train_jobs(self, run_id: str) -> list[Object]:
+        """The TrainJobs of Kubeflow Trainer that the run's launchers have made. Raises what `workflows` does."""
+        ...
+
     async def delete_workflow(self, workflow: Object) -> None:
         """Delete a Workflow. One that is gone is no error."""
         ...

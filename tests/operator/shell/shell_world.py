@@ -125,6 +125,9 @@ class FakeKube:
             for one in self._double.workflows(run_id)
         ]
 
+    async def train_jobs(self, run_id: str) -> list[Object]:
+        raise NotFoundError("the server could not find the requested resource")
+
     async def delete_workflow(self, workflow: Object) -> None:
         await self._double._simulation.remove_workflow(workflow["metadata"]["name"])
 
@@ -319,7 +322,7 @@ def result_of(parameters: Mapping[str, Any], gain: float) -> GenerationResult:
 
 @contextlib.asynccontextmanager
 async def open_world(
-    storage: Path, pipeline: str, *, sees_workflows: bool = True, script: Script | None = None, **spec: Any
+    storage: Path, pipeline: str, /, *, sees_workflows: bool = True, script: Script | None = None, **spec: Any
 ) -> AsyncIterator[World]:
     """A world with one EvolutionRun, before any operator has started. Runs succeed and leave a result."""
     async with KfpDouble(clock=VirtualClock()) as double:

@@ -11,6 +11,7 @@ from shell_world import NAME, UID, World, expected, open_world
 
 from kfp_double.simulation import Script
 from perseid.api.base import APPROVED_GENERATION
+from perseid.api.pipeline import QUEUE_LABEL, STAGE_LABEL
 from perseid.api.reasons import AttemptState, ConditionStatus, ConditionType, GenerationPhase, Phase, Reason
 from perseid.api.stages import METEOR_STAGES
 from perseid.decide import run_id_of
@@ -350,6 +351,22 @@ async def test_what_a_pod_waits_for_is_in_the_condition_with_a_link(
         assert told is not None
         assert message in told.message
         assert told.message.endswith(f"https://kubeflow.example/#/runs/details/{FIRST}")
+
+
+async def test_a_trainjob_that_waits_for_quota_is_in_the_condition(tmp_path: Path, pipeline: str) -> None:
+    spread = {"queue": "research", "trainJob": {"numNodes": 2}}
+    async with open_world(tmp_path, pipeline, script=Script(running=600), pipeline=spread) as world:
+        labels = {STAGE_LABEL: "finetune", QUEUE_LABEL: "research"}
+
+        async def train_jobs(run_id: str) -> list[dict[str, object]]:
+            return [{"metadata": {"name": "job", "labels": labels}, "spec": {"suspend": True}}]
+
+        world.kube.train_jobs = train_jobs  # type: ignore[method-assign]
+        await world.until(lambda: world.kube.status.current is not None)
+        await world.until(lambda: reason(world, ConditionType.PROGRESSING)[1] is Reason.AWAITING_QUOTA)
+        told = world.kube.status.condition(ConditionType.PROGRESSING)
+        assert told is not None
+        assert "the TrainJob job of stage finetune waits for quota in the queue research of Kueue" in told.message
 
 
 async def test_a_success_without_a_result_is_no_success(tmp_path: Path, pipeline: str) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from perseid.api.pipeline import QUEUE_LABEL, PipelineSpec
+from perseid.api.pipeline import QUEUE_LABEL, STAGE_LABEL, PipelineSpec
 from perseid_operator.causes import reason_in, workflow_messages
 from perseid_operator.sight import Waiting, waiting
 
@@ -187,3 +187,22 @@ def test_what_launches_a_trainjob_waits_in_no_queue() -> None:
     )
     assert waiting([workflow(node("finetune.executor", "Pending"))], pipeline) is None
     assert waiting([workflow(node("evaluate.executor", "Pending"))], pipeline) is not None
+
+
+def train_job(*, suspend: bool, queue: str | None = None, **metadata: str) -> dict[str, Any]:
+    labels = {STAGE_LABEL: "finetune"} | ({} if queue is None else {QUEUE_LABEL: queue})
+    return {"metadata": {"name": "mine-0-0", "labels": labels, **metadata}, "spec": {"suspend": suspend}}
+
+
+def test_a_suspended_trainjob_of_a_queue_waits_for_quota_though_its_launcher_runs() -> None:
+    launcher = workflow(node("finetune.executor", "Running"))
+    found = waiting([launcher], PLAIN, [train_job(suspend=True, queue="research")])
+    message = "the TrainJob mine-0-0 of stage finetune waits for quota in the queue research of Kueue"
+    assert found == Waiting(True, message, "finetune")
+    found = waiting([], PLAIN, [train_job(suspend=True)])
+    assert found == Waiting(False, "the TrainJob mine-0-0 of stage finetune is suspended", "finetune")
+
+
+def test_a_trainjob_that_runs_or_is_on_its_way_out_waits_for_nothing() -> None:
+    going = train_job(suspend=True, queue="research", deletionTimestamp="2026-01-01T00:00:00Z")
+    assert waiting([], PLAIN, [train_job(suspend=False, queue="research"), going]) is None
