@@ -30,6 +30,7 @@ BASE, BETTER, WORSE = [1, 1, 2, 0], [3, 3, 4, 1], [0, 1, 2, 0]
 
 
 def write_scores(root: Path, title: str, model_id: str, passed: list[int]) -> float:
+    """The file in which a run keeps a model's scores; returns pass@1."""
     value = sum(passed) / (4 * len(passed))
     result = EvaluationResult(
         set_name=title,

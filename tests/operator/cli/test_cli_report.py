@@ -14,38 +14,15 @@ from stand_in_api import StandInApi
 from stand_in_bucket import ACCESS_KEY, StandInBucket
 from typer.testing import Result
 
+from fabricated_results import BASE, BETTER, write_scores
 from perseid.api.layout import Layout
 from perseid.cli import exits
 from perseid.cli.tables import print_summary
-from perseid.evaluation.scores import EvaluationResult, PassAtK, ProblemScore
 from perseid.report.document import is_shown
 from perseid.report.summary import summarise
 from perseid_operator.cli.runs import seen_run
 
 Perseid = Callable[..., Result]
-BASE, BETTER = [1, 1, 2, 0], [3, 3, 4, 1]
-"""Right answers of four to each of four problems."""
-
-
-def write_scores(root: Path, title: str, model_id: str, passed: list[int]) -> None:
-    value = sum(passed) / 16
-    result = EvaluationResult(
-        set_name=title,
-        model_id=model_id,
-        n=4,
-        confidence=0.95,
-        pass_at=(PassAtK(k=1, value=value, low=value / 2, high=(1 + value) / 2),),
-        problems=tuple(ProblemScore(problem_id=f"p{n}", n=4, passed=right) for n, right in enumerate(passed)),
-        tokens=100,
-        prompt_tokens=200,
-        truncated=0,
-        closed_code_share=1.0,
-        failed_problems=0,
-        seconds=1.0,
-    )
-    path = Layout(root, 0, 0).evaluations / f"{title}-{model_id}" / "scores.json"
-    path.parent.mkdir(parents=True)
-    path.write_text(result.model_dump_json())
 
 
 def finished(root: Path, uri: str | None) -> ClusterRun:
