@@ -422,7 +422,6 @@ def test_a_dump_without_defaults_holds_only_what_was_chosen() -> None:
     assert dump_run(run, defaults=False) == HEAD + "spec:\n  seed: 3\n"
 
 
-@settings(deadline=None)
 @given(st.text(min_size=1, max_size=200).filter(lambda text: "\0" not in text))
 def test_any_text_either_loads_or_says_what_is_wrong(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
     file = tmp_path_factory.getbasetemp() / "any.yaml"
@@ -432,7 +431,7 @@ def test_any_text_either_loads_or_says_what_is_wrong(tmp_path_factory: pytest.Te
     assert caught.value.problems
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.integers(0, 10_000))
 def test_a_file_with_a_broken_place_never_escapes_the_error_type(
     tmp_path_factory: pytest.TempPathFactory, seed: int

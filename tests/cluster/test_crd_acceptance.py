@@ -77,7 +77,6 @@ async def test_null_is_as_good_as_absent(cluster: Cluster) -> None:
 # Seconds: forty random specs, each with up to a hundred fields, and a request for each.
 @settings(
     max_examples=40,
-    deadline=None,
     suppress_health_check=[
         HealthCheck.too_slow,
         HealthCheck.filter_too_much,

@@ -19,7 +19,7 @@ GOOD = '{"id": "a", "statement": "Do it."}'
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
 
 
-@settings(max_examples=50, deadline=None)  # every example is three fsyncs
+@settings(max_examples=50)  # every example is three fsyncs
 @given(st.lists(st.builds(Dropped, id=text, problem_id=text, reason=text, detail=text), unique_by=lambda r: r.id))
 def test_what_is_written_is_read(records: list[Dropped]) -> None:
     with TemporaryDirectory() as directory:

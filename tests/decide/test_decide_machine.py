@@ -300,5 +300,5 @@ class DriverMachine(RuleBasedStateMachine):
 
 
 # Some seconds: it takes many histories to find the rare order of events.
-DriverMachine.TestCase.settings = settings(max_examples=80, stateful_step_count=30, deadline=None)
+DriverMachine.TestCase.settings = settings(max_examples=80, stateful_step_count=30)
 TestDriver = DriverMachine.TestCase

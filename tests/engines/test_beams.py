@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from perseid.api.meteor import PriceSpec
@@ -89,7 +89,6 @@ def random_model(vocabulary: int, seed: int) -> NextLogprobs:
     return next_logprobs
 
 
-@settings(deadline=None)
 @given(
     seed=st.integers(0, 10**6),
     vocabulary=st.integers(2, 6),

@@ -55,6 +55,13 @@ async def test_a_cpu_hog_is_killed(sandbox: Sandbox) -> None:
     assert execution.cpu_seconds < 3
 
 
+async def test_a_cpu_hog_that_ignores_its_limit_is_killed_all_the_same(sandbox: Sandbox) -> None:
+    program = "import signal\nsignal.signal(signal.SIGXCPU, signal.SIG_IGN)\nwhile True: pass"
+    execution = await sandbox.run(program)  # two seconds of CPU
+    assert execution.outcome == "timeout"
+    assert execution.cpu_seconds < 4
+
+
 async def test_a_memory_bomb_ends_with_its_process(sandbox: Sandbox) -> None:
     assert await outcome(sandbox, "x = bytearray(2**33)") == "memory"
     assert await outcome(sandbox, "x = []\nwhile True: x.append(bytes(2**24))") == "memory"

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
@@ -57,7 +57,6 @@ def test_losses_are_the_papers_formulas() -> None:
 numbers = st.floats(-50.0, -0.5)
 
 
-@settings(deadline=None)  # the first call imports half of torch
 @given(numbers, numbers, numbers, numbers, st.integers(1, 40), st.integers(1, 40), st.sampled_from(OBJECTIVES))
 def test_gradients_are_those_of_finite_differences(
     chosen: float, rejected: float, was: float, worse: float, length: int, other: int, objective: PairObjective
@@ -69,7 +68,6 @@ def test_gradients_are_those_of_finite_differences(
     assert torch.autograd.gradcheck(lambda x: pair_losses(x, reference, lengths, objective), (logprobs,), atol=1e-4)
 
 
-@settings(deadline=None)
 @given(numbers, numbers, st.sampled_from((DPO, CONTRASTIVE)))
 def test_the_loss_falls_with_the_chosen_and_rises_with_the_rejected_answers_likelihood(
     chosen: float, rejected: float, objective: PairObjective

@@ -190,7 +190,7 @@ def test_a_default_that_differs_inside_is_written_out() -> None:
 
 
 # Three seconds: thirty specs with up to a hundred random fields each.
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
 @given(valid_specs())
 def test_what_the_models_accept_is_accepted_and_means_the_same_with_defaults_filled_in(spec: dict[str, Any]) -> None:
     assert VALIDATOR.is_valid(spec), list(VALIDATOR.iter_errors(spec))

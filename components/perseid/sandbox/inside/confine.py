@@ -61,14 +61,15 @@ class Confinement:
         kernel.install_seccomp(seccomp.for_process(self.filter, os.getpid()))
 
     def _limit(self) -> None:
-        for limit, value in (
-            (resource.RLIMIT_CORE, 0),
-            (resource.RLIMIT_FSIZE, _FILE_BYTES),
-            (resource.RLIMIT_NOFILE, _DESCRIPTORS),
-            (resource.RLIMIT_NPROC, _THREADS),
-            (resource.RLIMIT_CPU, self.cpu_seconds),
-            (resource.RLIMIT_AS, self.memory_bytes),
+        for limit, soft, value in (
+            (resource.RLIMIT_CORE, 0, 0),
+            (resource.RLIMIT_FSIZE, _FILE_BYTES, _FILE_BYTES),
+            (resource.RLIMIT_NOFILE, _DESCRIPTORS, _DESCRIPTORS),
+            (resource.RLIMIT_NPROC, _THREADS, _THREADS),
+            # The soft limit ends a program by SIGXCPU, which nothing else sends; the hard one whoever ignores that.
+            (resource.RLIMIT_CPU, self.cpu_seconds, self.cpu_seconds + 1),
+            (resource.RLIMIT_AS, self.memory_bytes, self.memory_bytes),
         ):
             hard = resource.getrlimit(limit)[1]
             bounded = value if hard == resource.RLIM_INFINITY else min(value, hard)
-            resource.setrlimit(limit, (bounded, bounded))
+            resource.setrlimit(limit, (min(soft, bounded), bounded))
