@@ -117,7 +117,8 @@ class Executor:
         return _reply(outcome, detail, wall, cpu, passed, "")
 
     def _signal(self, number: int, cpu: float) -> tuple[str, str]:
-        # For the limit the kernel counts CPU time by its clock's ticks, for `cpu` exactly: on busy machines they differ.
+        # The kernel counts CPU time for the limit by ticks of its clock, for `cpu` exactly: on a busy machine they
+        # differ by more than a tenth.
         if number == signal.SIGXCPU or (number == signal.SIGKILL and cpu >= 0.9 * self._confinement.cpu_seconds):
             return "timeout", f"CPU limit of {self._confinement.cpu_seconds} s"
         if number == signal.SIGKILL:
