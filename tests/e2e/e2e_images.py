@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -70,6 +71,11 @@ def _build_world(engine: str) -> None:
         context = Path(scratch)
         ignore = shutil.ignore_patterns("__pycache__")
         shutil.copytree(REPOSITORY / "tests" / "kfp_double", context / "kfp_double", ignore=ignore)
+        # The double's client of Kubernetes: the operator's image, which this one begins from, has no use for it.
+        client = importlib.util.find_spec("kubernetes_asyncio")
+        assert client is not None
+        assert client.origin is not None
+        shutil.copytree(Path(client.origin).parent, context / "kubernetes_asyncio", ignore=ignore)
         shutil.copy2(weed, context / "weed")
         recipe = Path(__file__).with_name("Containerfile")
         _run(
