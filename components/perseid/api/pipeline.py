@@ -23,9 +23,9 @@ QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 
 
 RUN_ID_LABEL = "pipeline/runid"
-"""Label of all pods of a pipeline run, with its id: KFP's own."""
+"""Label of all pods of a pipeline run, with its id: KFP's own. Its TrainJobs have it, too."""
 STAGE_LABEL = "perseid.dev/stage"
-"""Label of a TrainJob's pods, which no task of the pipeline names."""
+"""Label of a TrainJob and its pods, which no task of the pipeline names."""
 POD_NAME, POD_UID, POD_NAMESPACE = "PERSEID_POD_NAME", "PERSEID_POD_UID", "PERSEID_POD_NAMESPACE"
 """Environment variables of a pod that launches a TrainJob: which pod it is."""
 
