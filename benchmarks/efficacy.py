@@ -82,6 +82,7 @@ def _options() -> argparse.Namespace:
 
 
 def _carry_out(wanted: Sequence[tuple[str, int]], directory: Path, deadline: float) -> None:
+    FILE.parent.mkdir(exist_ok=True)  # now, and not after an hour's work
     done = {(one.arm, one.seed) for one in read_outcomes()}
     for arm, seed in wanted:
         if (arm, seed) in done:
