@@ -26,12 +26,13 @@ from perseid.api.engine import EngineSpec
 from perseid.api.files import VERDICTS_AFTER, VERDICTS_BEFORE
 from perseid.api.layout import Layout
 from perseid.api.meteor import QuestionSet
+from perseid.data.estimates import Estimate
 from perseid.data.jsonl import read_jsonl, write_jsonl
 from perseid.data.questions import load_questions
 from perseid.data.records import Question
 from perseid.engines.factory import open_engine
 from perseid.engines.models import resolve_model
-from perseid.meteor.agreement import Agreement, AgreementChange, Estimate, agreement_change
+from perseid.meteor.agreement import Agreement, AgreementChange, agreement_change
 from perseid.meteor.critique import self_verdicts
 from perseid.meteor.records import JudgeRecord, SelfVerdictRecord
 

@@ -145,7 +145,7 @@ def test_a_run_whose_directory_is_in_use_is_refused(tmp_path: Path) -> None:
     with RunDirectory(tmp_path / "runs" / "small").locked():
         result = perseid("run", run_file(tmp_path), "--runs-dir", tmp_path / "runs")
     assert result.exit_code == exits.MISTAKE
-    assert "in use by another `perseid run`" in result.stderr
+    assert "in use by another command of Perseid's" in result.stderr
 
 
 def test_a_suspended_run_has_its_own_exit_code_and_can_be_asked_for_json(tmp_path: Path) -> None:

@@ -116,7 +116,7 @@ def test_a_directory_that_another_process_holds_is_told(tmp_path: Path, monkeypa
     monkeypatch.chdir(tmp_path)
     file = write(tmp_path)
     with RunDirectory(tmp_path / "runs" / "small").locked():
-        refused(perseid("run", file), "in use by another `perseid run`", "wait for it", "another metadata.name")
+        refused(perseid("run", file), "in use by another command of Perseid's", "wait for it", "another metadata.name")
 
 
 def test_a_directory_of_another_run_is_told_with_what_differs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

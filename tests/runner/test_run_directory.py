@@ -11,7 +11,7 @@ from perseid.runner.errors import RunnerError
 
 def test_a_directory_is_held_by_one_run_at_a_time(tmp_path: Path) -> None:
     directory, same = RunDirectory(tmp_path / "runs" / "fake"), RunDirectory(tmp_path / "runs" / "fake")
-    with directory.locked(), pytest.raises(RunnerError, match="in use by another `perseid run`"), same.locked():
+    with directory.locked(), pytest.raises(RunnerError, match="in use by another command of Perseid's"), same.locked():
         raise AssertionError("two runs in one directory")
     with same.locked():
         pass  # free again

@@ -16,7 +16,8 @@ from perseid.api.layout import Layout, read_stage_result
 from perseid.api.result import StageUsage
 from perseid.api.stages import StageName
 from perseid.cli.view import duration
-from perseid.evaluation.reliability import LEAST_PROBLEMS, Estimate
+from perseid.data.estimates import Estimate
+from perseid.evaluation.reliability import LEAST_PROBLEMS
 from perseid.report.calibrations import EvaluatorView, Finding, evaluators, search_finding
 from perseid.report.samples import read_answers
 from perseid.report.trees import read_search

@@ -17,10 +17,10 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
+from perseid.data.estimates import Estimate, Floats, draws, percentile_estimate
 from perseid.data.records import Record
 from perseid.evaluation.calibration import Calibration, Observation, calibrate
 
-Floats = npt.NDArray[np.float64]
 Judgement = Literal["informative", "noise", "inverted", "unknown"]
 """`noise`: the interval of the AUC contains 0.5, a coin. `inverted`: it lies below: the lower the score, the better.
 `unknown`: no interval."""
@@ -29,24 +29,6 @@ LEAST_PROBLEMS = 5
 """A bootstrap over fewer problems claims a certainty that is not there; over one alone it has no width at all."""
 MOST_BINS, ANSWERS_IN_BIN = 10, 10
 """Bins, and answers that are wanted in each: of fewer, a share says nothing."""
-_DRAWS_AT_ONCE = 4_000_000
-"""Bound on the numbers that a bootstrap holds in memory at a time."""
-
-
-class Estimate(Record):
-    """A figure with its interval."""
-
-    value: float
-    low: float
-    high: float
-
-    def contains(self, value: float) -> bool:
-        """Whether `value` lies in the interval, its ends included."""
-        return self.low <= value <= self.high
-
-    def __str__(self) -> str:
-        """`0.71 [0.64, 0.78]`."""
-        return f"{self.value:.2f} [{self.low:.2f}, {self.high:.2f}]"
 
 
 class Bin(Record):
@@ -169,21 +151,11 @@ class _Drawn:
         """The value with its interval; `problems` are those that the figure is of."""
         if value is None or problems < LEAST_PROBLEMS:
             return None
-        generator = np.random.default_rng(self.seed)
-        even = np.full(self.table.problems, 1 / self.table.problems)
-        rows = max(1, _DRAWS_AT_ONCE // max(self.table.problem.size, 1))
-        figures = np.concatenate(
-            [
-                figure(generator.multinomial(self.table.problems, even, size=size).astype(np.float64))
-                for size in (min(rows, self.resamples - done) for done in range(0, self.resamples, rows))
-            ]
-        )
-        known = figures[np.isfinite(figures)]
-        if known.size == 0:
-            return None
-        tail = (1 - self.confidence) / 2
-        low, high = np.quantile(known, [tail, 1 - tail])
-        return Estimate(value=value, low=float(low), high=float(high))
+        drawn = [
+            figure(weights)
+            for weights in draws(self.table.problems, self.table.problem.size, self.resamples, self.seed)
+        ]
+        return percentile_estimate(value, np.concatenate(drawn), self.confidence)
 
 
 def _ratio(weights: Floats, part: Floats, whole: Floats) -> Floats:

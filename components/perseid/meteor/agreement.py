@@ -12,20 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from perseid.data.estimates import Estimate, Floats, draws, percentile_estimate
 from perseid.data.records import Record
 from perseid.meteor.records import Count, SelfVerdictRecord
-
-Floats = npt.NDArray[np.float64]
-_DRAWS_AT_ONCE = 4_000_000
-"""Bound on the numbers that a bootstrap holds in memory at a time."""
-
-
-class Estimate(Record):
-    """A figure with its interval."""
-
-    value: float
-    low: float
-    high: float
 
 
 class Agreement(Record):
@@ -68,7 +57,9 @@ def agreement(records: Sequence[SelfVerdictRecord], *, resamples: int, confidenc
     table = _Table.of(said)
     drawn = _draws(table, [table], resamples, seed) if said else None
     estimates = [
-        _estimate(table.figures(np.ones((1, table.questions)))[name][0], drawn[0][name], confidence) if drawn else None
+        percentile_estimate(table.figures(np.ones((1, table.questions)))[name][0], drawn[0][name], confidence)
+        if drawn
+        else None
         for name in _FIGURES
     ]
     return Agreement(
@@ -109,7 +100,9 @@ def agreement_change(
         old, new = (table.figures(once) for table in tables)
         drawn_old, drawn_new = _draws(tables[0], tables, resamples, seed)
         for name in _FIGURES:
-            changes[name] = _estimate(new[name][0] - old[name][0], drawn_new[name] - drawn_old[name], confidence)
+            changes[name] = percentile_estimate(
+                new[name][0] - old[name][0], drawn_new[name] - drawn_old[name], confidence
+            )
     return AgreementChange(
         before=agreement(before, **whole),  # type: ignore[arg-type]
         after=agreement(after, **whole),  # type: ignore[arg-type]
@@ -166,25 +159,11 @@ class _Table:
 
 def _draws(shape: _Table, tables: Sequence[_Table], resamples: int, seed: int) -> list[dict[str, Floats]]:
     """Figures of each table under the same draws of questions; each array has the shape (resamples,)."""
-    generator = np.random.default_rng(seed)
-    even = np.full(shape.questions, 1 / shape.questions)
-    rows = max(1, _DRAWS_AT_ONCE // max(1, shape.question.size))
     parts: list[list[dict[str, Floats]]] = [[] for _ in tables]
-    for done in range(0, resamples, rows):
-        size = min(rows, resamples - done)
-        weights = generator.multinomial(shape.questions, even, size=size).astype(np.float64)
+    for weights in draws(shape.questions, shape.question.size, resamples, seed):
         for part, table in zip(parts, tables, strict=True):
             part.append(table.figures(weights))
     return [{name: np.concatenate([one[name] for one in part]) for name in _FIGURES} for part in parts]
-
-
-def _estimate(value: float, drawn: Floats, confidence: float) -> Estimate | None:
-    known = drawn[np.isfinite(drawn)]
-    if not np.isfinite(value) or known.size == 0:
-        return None
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(known, [tail, 1 - tail])
-    return Estimate(value=float(value), low=float(low), high=float(high))
 
 
 def _require_distinct(records: Sequence[SelfVerdictRecord]) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from perseid.evaluation.reliability import Estimate
+from perseid.data.estimates import Estimate
 from perseid.report import plots
 from perseid.report.document import GenerationView, Report
 from perseid.report.gains import GainsView
@@ -115,8 +115,7 @@ def estimate(value: Estimate | None, fallback: float | None = None) -> str:
     """`0.71 [0.64, 0.78]`; the bare figure where there is no interval."""
     if value is None:
         return "" if fallback is None else f"{fallback:.2f}"
-    # Not its own text: agreement's estimates are of another class.
-    return f"{value.value:.2f} [{value.low:.2f}, {value.high:.2f}]"
+    return str(value)
 
 
 def duration(seconds: float) -> str:

@@ -110,8 +110,8 @@ class RunDirectory:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise RunnerError(
-                    f"{self.path} is in use by another `perseid run`; wait for it, stop it with Ctrl-C, or give this"
-                    " run another metadata.name"
+                    f"{self.path} is in use by another command of Perseid's; wait for it, stop it with Ctrl-C, or"
+                    " give this run another metadata.name"
                 ) from None
             yield
 
