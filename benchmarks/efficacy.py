@@ -1,18 +1,21 @@
 """Does a run make the embedded model better at problems that it never saw, and what of it does the search?
 
 Carries out examples/evolve-cpu.yaml with several seeds, and beside it one generation of each baseline from the same
-base model, with the same train problems, gate, training and evaluation, and about as many tokens for its data: sampling
-without a plan, chain of thought, Tree of Thoughts, and Monte Carlo tree search by each evaluator, with and without
-reflection, with plans in the training data and without.
+base model, with the same train problems, gate, training and evaluation, and about as many tokens for its data: chains
+of thought, Tree of Thoughts, and Monte Carlo tree search by each evaluator, with and without reflection, with plans in
+the training data and without. The example itself samples without a plan: its first generation is that baseline.
 
 What each run came to is kept in benchmarks/results/efficacy.jsonl, so that hours of work can be done in several
-sittings and on several machines: what is in there is not run again. `--table` prints the tables of what is there;
-`--arms`, `--seeds` and `--hours` say how much to do; `--directory DIR` keeps the runs, and goes on with what it finds.
+sittings and on several machines: what is in there is not run again, unless its settings have changed since. `--table`
+prints the tables of what is there; `--arms`, `--seeds` and `--hours` say how much to do; `--directory DIR` keeps the
+runs, and goes on with what it finds.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
+import json
 import shutil
 import subprocess
 import sys
@@ -42,33 +45,37 @@ def _searched(plans: int, samples: int, **search: Any) -> dict[str, Any]:
     return ONE_GENERATION | settings
 
 
-# The numbers of plans and answers are such that all arms make about as many tokens for their data.
+# About as many tokens for the data as the 16 answers without a plan take; what an executing evaluator has executed goes
+# through the gate, too, which costs nothing more: hence its many plans.
 ARMS: Mapping[str, dict[str, Any]] = {
     EVOLVE: {},
-    "no plan": ONE_GENERATION,
-    "chain of thought": _searched(1, 10, algorithm="cot"),
-    "tree of thoughts": _searched(3, 2, algorithm="tot"),
-    "mcts, blend": _searched(3, 2, algorithm="mcts"),
-    "mcts, execution": _searched(3, 2, algorithm="mcts", evaluator={"type": "execution"}),
+    "chain of thought": _searched(10, 1, algorithm="cot"),
+    "tree of thoughts": _searched(64, 2, algorithm="tot"),
+    "mcts, blend": _searched(64, 2, algorithm="mcts"),
+    "mcts, execution": _searched(64, 2, algorithm="mcts", evaluator={"type": "execution"}),
     "mcts, likelihood": _searched(3, 3, algorithm="mcts", evaluator={"type": "likelihood"}),
     "mcts, spoken score": _searched(3, 3, algorithm="mcts", evaluator={"type": "ladder"}),
-    "mcts, blend, reflection": _searched(3, 2, algorithm="mcts", reflection="before-expansion"),
-    "mcts, blend, plans learned": _searched(3, 2, algorithm="mcts"),
+    "mcts, blend, reflection": _searched(64, 2, algorithm="mcts", reflection="before-expansion"),
+    "mcts, blend, plans learned": _searched(64, 2, algorithm="mcts"),
 }
 ARMS["mcts, blend, plans learned"]["conversion"]["thinking"] = True
 
 
 def main() -> int:
-    """Do what is not done yet, and print what is known; the exit code says whether the runs ran."""
+    """Do what is not done yet, and print what is known; the exit code says whether all runs ran."""
     options = _options()
+    failed: list[str] = []
     if not options.table:
         deadline = time.monotonic() + options.hours * 3600
         with tempfile.TemporaryDirectory(prefix="perseid-efficacy-") as scratch:
             directory = (options.directory or Path(scratch)).resolve()
             directory.mkdir(parents=True, exist_ok=True)
-            _carry_out([(arm, seed) for seed in range(options.seeds) for arm in options.arms], directory, deadline)
-    print(tables(read_outcomes(), EVOLVE))
-    return 0
+            wanted = [(arm, seed) for seed in range(options.seeds) for arm in options.arms]
+            failed = _carry_out(wanted, directory, deadline)
+    print(tables(_current(read_outcomes()), EVOLVE))
+    for one in failed:
+        print(one, file=sys.stderr)
+    return 1 if failed else 0
 
 
 def _options() -> argparse.Namespace:
@@ -81,32 +88,65 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _carry_out(wanted: Sequence[tuple[str, int]], directory: Path, deadline: float) -> None:
+def _carry_out(wanted: Sequence[tuple[str, int]], directory: Path, deadline: float) -> list[str]:
+    """What failed: one bad run does not cost a night."""
     FILE.parent.mkdir(exist_ok=True)  # now, and not after an hour's work
-    done = {(one.arm, one.seed) for one in read_outcomes()}
+    done = {(one.arm, one.seed) for one in _current(read_outcomes())}
+    failed = []
     for arm, seed in wanted:
         if (arm, seed) in done:
             continue
         if time.monotonic() > deadline:
             print("no time is left for more runs", file=sys.stderr)
-            return
+            break
         print(f"{time.strftime('%T')} {arm}, seed {seed}", file=sys.stderr)
         outcome = _run(arm, seed, directory)
+        if outcome is None:
+            failed.append(f"{arm}, seed {seed}: perseid run did not end well; see {directory / _name(arm, seed)}")
+            continue
         with FILE.open("a") as file:
             file.write(outcome.model_dump_json() + "\n")
+    return failed
 
 
-def _run(arm: str, seed: int, directory: Path) -> Outcome:
+def _run(arm: str, seed: int, directory: Path) -> Outcome | None:
     run = yaml.safe_load(EXAMPLE.read_text())
-    run["metadata"]["name"] = name = f"{arm.replace(',', '').replace(' ', '-')}-{seed}"
-    run["spec"] = _merged(run["spec"], ARMS[arm]) | {"seed": seed}
+    run["metadata"]["name"] = name = _name(arm, seed)
+    run["spec"] = _spec(arm) | {"seed": seed}
     file = directory / f"{name}.yaml"
     file.write_text(yaml.safe_dump(run, sort_keys=False))
     _share_base_scores(directory, seed, directory / name)
     command = [sys.executable, "-m", "perseid.cli", "run", str(file), "--runs-dir", str(directory), "--quiet"]
-    if (code := subprocess.run(command, check=False).returncode) != 0:
-        sys.exit(f"perseid run ended with {code}: {arm}, seed {seed}")
-    return read_outcome(directory / name, arm, seed)
+    if subprocess.run(command, check=False).returncode != 0:
+        return None
+    return read_outcome(directory / name, arm, seed, _digest(arm), _commit())
+
+
+def _name(arm: str, seed: int) -> str:
+    return f"{arm.replace(',', '').replace(' ', '-')}-{seed}"
+
+
+def _spec(arm: str) -> dict[str, Any]:
+    return _merged(yaml.safe_load(EXAMPLE.read_text())["spec"], ARMS[arm])
+
+
+def _digest(arm: str) -> str:
+    """Of the arm's settings: what was run with others is another arm."""
+    return hashlib.sha256(json.dumps(_spec(arm), sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _current(outcomes: Sequence[Outcome]) -> list[Outcome]:
+    """Those with the settings of today; of the others it is said that they are left out."""
+    current = [one for one in outcomes if one.arm in ARMS and one.settings == _digest(one.arm)]
+    if stale := len(outcomes) - len(current):
+        print(f"{stale} results with other settings are left out", file=sys.stderr)
+    return current
+
+
+def _commit() -> str | None:
+    command = ["git", "-C", str(REPOSITORY), "describe", "--always", "--dirty", "--exclude", "*"]
+    said = subprocess.run(command, capture_output=True, text=True, check=False)
+    return said.stdout.strip() or None
 
 
 def _share_base_scores(directory: Path, seed: int, run: Path) -> None:
@@ -114,7 +154,10 @@ def _share_base_scores(directory: Path, seed: int, run: Path) -> None:
     for other in directory.glob(f"*-{seed}/{EVALUATIONS}/*"):
         place = run / EVALUATIONS / other.name
         if not place.exists():
-            shutil.copytree(other, place)
+            half = place.with_name(f"{place.name}.half")  # of a copy that was killed
+            shutil.rmtree(half, ignore_errors=True)
+            shutil.copytree(other, half)
+            half.rename(place)
 
 
 def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

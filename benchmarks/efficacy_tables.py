@@ -1,56 +1,74 @@
-"""The tables of docs/efficacy.md, from what the runs came to."""
+"""The tables of docs/efficacy.md, from what the runs came to.
+
+Intervals are percentile bootstraps that draw the problems and, independently, the seeds (both with replacement): a seed
+is a whole run, and problems answered by one run are not independent of each other.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
 
-from efficacy_outcomes import Ordering, Outcome, Rates
-from perseid.evaluation.passk import paired_difference
+import numpy as np
+import numpy.typing as npt
 
-RESAMPLES, CONFIDENCE = 10_000, 0.95
+from efficacy_outcomes import Outcome, Scores, Share
+
+DRAWS, CONFIDENCE = 10_000, 0.95
 DEV, TEST, HUMANEVAL = "pack-dev", "pack-test", "humaneval"
-ORDERED_BY = "ordered by the plan's value", "by likelihood"
+NO_PLAN = "no plan"
 
 
 def tables(outcomes: Sequence[Outcome], evolve: str) -> str:
-    """The evolution by generation, and the baselines beside each other, in Markdown."""
+    """The evolution by generation, the baselines beside each other, and what their plans say, in Markdown."""
     arms: dict[str, list[Outcome]] = {}
     for one in outcomes:
         arms.setdefault(one.arm, []).append(one)
     evolved = arms.pop(evolve, [])
-    return "\n\n".join([*_evolution(evolved), *_baselines(arms)]) or "nothing is known yet"
+    if evolved:
+        # The evolution samples without a plan: its first generation is that baseline.
+        arms = {NO_PLAN: evolved, **arms}
+    return "\n\n".join([*_evolution(evolved), *_baselines(arms), *_plans(arms)]) or "nothing is known yet"
 
 
 def _evolution(runs: Sequence[Outcome]) -> Iterable[str]:
     if not runs:
         return
+    sets = (DEV, TEST, HUMANEVAL)
+    best = [_best(run) for run in runs]
     rows = [
         [
             f"seed {run.seed}",
-            *(_gain(run.base.get(name), _best(run).get(name)) for name in (DEV, TEST, HUMANEVAL)),
+            *(_gain([run.base.get(name)], [model.get(name)]) for name in sets),
+            _cut_off(run.base.get(HUMANEVAL), model.get(HUMANEVAL)),
             _told(run),
+            f"{run.seconds / 60:.0f} min",
         ]
-        for run in runs
+        for run, model in zip(runs, best, strict=True)
     ]
-    pooled = [
-        _gain(_mean(run.base.get(name) for run in runs), _mean(_best(run).get(name) for run in runs))
-        for name in (DEV, TEST, HUMANEVAL)
-    ]
-    rows.append([f"**{len(runs)} seeds together**", *pooled, ""])
-    yield _table(["", "dev", "test", "HumanEval", "generations"], rows)
+    pooled = [_gain([run.base.get(name) for run in runs], [model.get(name) for model in best]) for name in sets]
+    rows.append([f"**{len(runs)} seeds**", *pooled, "", "", ""])
+    header = ["", "dev (decides)", "test", "HumanEval", "of it cut off", "test by generation", "time"]
+    yield _table(header, rows)
 
 
 def _told(run: Outcome) -> str:
     """test by generation, with what became of each."""
     told = []
     for model, promoted in zip(run.models, run.promoted, strict=True):
-        rate = f"{100 * fmean(model[TEST].values()):.1f} %" if TEST in model else "no model"
+        rate = f"{100 * fmean(model[TEST].rates.values()):.1f} %" if TEST in model else "no model"
         told.append(f"{rate}, promoted" if promoted else rate)
     return "; ".join(told)
 
 
-def _best(run: Outcome) -> Rates:
+def _cut_off(base: Scores | None, best: Scores | None) -> str:
+    """Share of answers that reached the limit of tokens: fewer of them alone can raise a score."""
+    if base is None or best is None:
+        return ""
+    return " -> ".join(f"{100 * one.cut_off / one.answers:.0f} %" for one in (base, best))
+
+
+def _best(run: Outcome) -> dict[str, Scores]:
     """The model that was promoted last, else the base."""
     return next((model for model, up in zip(run.models[::-1], run.promoted[::-1], strict=True) if up), run.base)
 
@@ -58,51 +76,101 @@ def _best(run: Outcome) -> Rates:
 def _baselines(arms: Mapping[str, Sequence[Outcome]]) -> Iterable[str]:
     if not arms:
         return
-    header = ["data by (seeds)", "tokens made", "right", "solved", "kept", "dev", "test", *ORDERED_BY]
-    yield _table(header, [_baseline(arm, runs) for arm, runs in arms.items()])
+    header = ["data by (seeds)", "tokens made", "read (cached)", "answers", "right", "distinct right", "solved", "kept"]
+    reference = arms.get(NO_PLAN, [])
+    rows = []
+    for arm, runs in arms.items():
+        data = [run.data for run in runs]
+        read = fmean(one.prompt_tokens for one in data)
+        cached = sum(one.cached_tokens for one in data) / max(1, sum(one.prompt_tokens for one in data))
+        right = sum(one.right for one in data) / max(1, sum(one.answers for one in data))
+        rows.append(
+            [
+                f"{arm} ({len(runs)})",
+                f"{fmean(one.tokens for one in data):,.0f}",
+                f"{read:,.0f} ({100 * cached:.0f} %)",
+                f"{fmean(one.answers for one in data):,.0f}",
+                f"{100 * right:.0f} %",
+                *(
+                    f"{fmean(values):.1f}"
+                    for values in zip(*((d.distinct, d.solved, d.kept) for d in data), strict=True)
+                ),
+                *(_gain([run.base.get(name) for run in runs], _first(runs, name)) for name in (DEV, TEST)),
+                "" if runs is reference else _against(reference, runs),
+            ]
+        )
+    yield _table([*header, "dev", "test", f"test against {NO_PLAN}"], rows)
 
 
-def _baseline(arm: str, runs: Sequence[Outcome]) -> list[str]:
-    trained = [run.models[0] or run.base for run in runs]
-    gains = [
-        _gain(_mean(run.base.get(name) for run in runs), _mean(one.get(name) for one in trained))
-        for name in (DEV, TEST)
-    ]
-    return [
-        f"{arm} ({len(runs)})",
-        f"{fmean(run.tokens for run in runs):,.0f}",
-        f"{100 * sum(run.right for run in runs) / sum(run.answers for run in runs):.0f} %",
-        f"{fmean(run.solved for run in runs):.1f}",
-        f"{fmean(run.kept for run in runs):.1f}",
-        *gains,
-        _share([run.by_plan_value for run in runs]),
-        _share([run.by_likelihood for run in runs]),
-    ]
+def _plans(arms: Mapping[str, Sequence[Outcome]]) -> Iterable[str]:
+    searched = {arm: [run.data for run in runs] for arm, runs in arms.items() if arm != NO_PLAN}
+    if not searched:
+        return
+    header = ["data by", "by the plan's value", "by likelihood", "same plan agrees", "other plan agrees", "for plans"]
+    yield _table(
+        header,
+        [
+            [
+                arm,
+                _pooled([one.by_plan_value for one in data]),
+                _pooled([one.by_likelihood for one in data]),
+                _pooled([one.same_plan_agree for one in data]),
+                _pooled([one.other_plan_agree for one in data]),
+                f"{100 * sum(one.planning_tokens for one in data) / sum(one.tokens for one in data):.0f} %",
+            ]
+            for arm, data in searched.items()
+        ],
+    )
 
 
-def _share(orderings: Sequence[Ordering]) -> str:
-    """Right answers that a score put above wrong ones of the same problem, as a share of the pairs; 0.5 is a coin."""
-    pairs = sum(one.pairs for one in orderings)
-    if pairs == 0:
+def _pooled(shares: Sequence[Share | None]) -> str:
+    known = [one for one in shares if one is not None]
+    pairs = sum(one.pairs for one in known)
+    return f"{sum((one.share or 0.0) * one.pairs for one in known) / pairs:.2f}" if pairs else ""
+
+
+def _first(runs: Sequence[Outcome], name: str) -> list[Scores | None]:
+    """Of each run's first model; where none was trained, the base's."""
+    return [(run.models[0] or run.base).get(name) for run in runs]
+
+
+def _against(reference: Sequence[Outcome], runs: Sequence[Outcome]) -> str:
+    """First models of the same seeds, by problem."""
+    first = {run.seed: run for run in reference}
+    both = [run for run in runs if run.seed in first]
+    difference = _difference(_first([first[run.seed] for run in both], TEST), _first(both, TEST))
+    return "" if difference is None else _points(*difference)
+
+
+def _gain(before: Sequence[Scores | None], after: Sequence[Scores | None]) -> str:
+    difference = _difference(before, after)
+    if difference is None:
         return ""
-    return f"{sum((one.share or 0.0) * one.pairs for one in orderings) / pairs:.2f}"
+    old, new = (100 * fmean(fmean(one.rates.values()) for one in side if one is not None) for side in (before, after))
+    return f"{old:.1f} -> {new:.1f} %, {_points(*difference)}"
 
 
-def _mean(rates: Iterable[Mapping[str, float] | None]) -> dict[str, float] | None:
-    """Each problem's rate as the mean over the seeds; None where one has not been measured."""
-    known = list(rates)
-    if not known or any(one is None for one in known):
+def _points(value: float, low: float, high: float) -> str:
+    return f"{100 * value:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
+
+
+def _difference(before: Sequence[Scores | None], after: Sequence[Scores | None]) -> tuple[float, float, float] | None:
+    """after - before with its interval; None where a run has no scores. Runs are paired in their order."""
+    pairs = [
+        (old.rates, new.rates) for old, new in zip(before, after, strict=True) if old is not None and new is not None
+    ]
+    if not pairs or len(pairs) < len(before):
         return None
-    return {problem: fmean(one[problem] for one in known if one is not None) for problem in known[0] or {}}
-
-
-def _gain(before: Mapping[str, float] | None, after: Mapping[str, float] | None) -> str:
-    if before is None or after is None:
-        return ""
-    paired = paired_difference(before, after, resamples=RESAMPLES, confidence=CONFIDENCE, seed=0)
-    low, high = 100 * paired.interval.low, 100 * paired.interval.high
-    rates = f"{100 * fmean(before.values()):.1f} -> {100 * fmean(after.values()):.1f} %"
-    return f"{rates}, {100 * paired.difference:+.1f} [{low:.1f}, {high:.1f}]"
+    problems = sorted(pairs[0][0])
+    differences: npt.NDArray[np.float64] = np.array([[new[one] - old[one] for one in problems] for old, new in pairs])
+    generator = np.random.default_rng(0)
+    of_seeds, of_problems = (
+        generator.multinomial(size, np.full(size, 1 / size), size=DRAWS) / size for size in differences.shape
+    )
+    drawn = np.einsum("ds,sp,dp->d", of_seeds, differences, of_problems, optimize=True)
+    tail = (1 - CONFIDENCE) / 2
+    low, high = np.quantile(drawn, [tail, 1 - tail])
+    return float(differences.mean()), float(low), float(high)
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -188,6 +188,27 @@ async def test_s22_a_chain_of_thought_is_one_call_split_into_steps():
     assert [node["step"] for node in result.tree["nodes"]] == ["", "Add 3.", "Return it."]
 
 
+async def test_s22_several_chains_are_samples_of_one_call_and_whole_plans_best_first():
+    bad, good = completion("1. Add 3.\n2. Stop.", -8.0, 8), completion("1. Add 3.\n2. Return it.", -4.0, 8)
+    engine = ScriptedEngine(by_kind(chain=[bad, good]))
+    search = build_search(resolve(SearchSpec(algorithm="cot")), engine, chains=2, execute=execute)
+    result = await search.search(PROBLEMS[0], 0)
+    assert [request.sampling.n for request in engine.requests] == [2]
+    assert [path.steps for path in result.paths] == [("Add 3.", "Return it."), ("Add 3.", "Stop.")]
+    assert [node["step"] for node in result.tree["nodes"]] == ["", "Add 3.", "Stop.", "Add 3.", "Return it."]
+
+
+async def test_s22_only_the_chains_that_have_no_steps_are_asked_for_again():
+    empty, good = completion("```python\nx\n```"), completion("1. Return x.", -4.0, 8)
+    answers = iter([[good, empty], [empty], [good]])
+    engine = ScriptedEngine(by_kind(chain=lambda request: next(answers)))
+    search = build_search(resolve(SearchSpec(algorithm="cot")), engine, chains=2, execute=execute)
+    result = await search.search(PROBLEMS[0], 0)
+    assert [request.sampling.n for request in engine.requests] == [2, 1, 1]
+    assert (result.stop_reason, result.counts["rejected.empty"]) == ("complete", 2)
+    assert "shortfall.chain" not in result.counts
+
+
 async def test_s22_without_a_plan_nothing_is_asked_and_every_problem_has_the_empty_plan():
     engine = ScriptedEngine()
     found = await grow(engine, SearchSpec(algorithm="direct", min_plan_words=5))

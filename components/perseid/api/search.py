@@ -59,7 +59,7 @@ class SearchSpec(ApiModel):
     """How plans are looked for."""
 
     algorithm: Literal["mcts", "tot", "cot", "direct"] = "mcts"
-    """Monte Carlo tree search, Tree of Thoughts, one chain of thought, or no plan: `direct` samples
+    """Monte Carlo tree search, Tree of Thoughts, `plansPerProblem` chains of thought, or no plan: `direct` samples
     `conversion.samplesPerPlan` answers to the problem alone, and nothing else here matters."""
     profile: Literal["recommended", "paper", "reference"] = "recommended"
     """Where the fields come from that are left out: what we measured to be best, what the SRA-MCTS paper says, or what

@@ -35,9 +35,10 @@ def build_search(
     execute: PlanRunner | None = None,
     clock: Callable[[], float] = time.monotonic,
     words: Words = PROGRAMMING,
+    chains: int = 1,
 ) -> Search:
     """Build the search. `evaluator_engine` changes score calls only (methods S1); without it the policy's is asked.
-    `words` are those of what is planned.
+    `words` are those of what is planned, `chains` the plans that chain of thought makes of a problem.
 
     Raises SearchConfigError where execution is to score and `execute` is missing.
     """
@@ -49,7 +50,7 @@ def build_search(
         return MonteCarloTreeSearch(config, policy, evaluator, clock)
     if config.algorithm == "tot":
         return TreeOfThoughts(config, policy, evaluator)
-    return ChainOfThought(config, policy_engine, policy, evaluator, words)
+    return ChainOfThought(config, policy_engine, policy, evaluator, words, chains)
 
 
 def build_evaluator(

@@ -140,10 +140,14 @@ class Growth:
     def _proposals(self, node: Node) -> tuple[Proposal, ...]:
         return tuple(Proposal(each.step, each.logprob, each.tokens) for each in self.tree.lineage(node))
 
-    async def conclude(self, stop: StopReason, answer: Node | None = None, *, alone: bool = False) -> SearchResult:
-        """List the paths, `answer` first if it is given, or `alone`; ask whether the best one is complete."""
-        best = [] if alone else self.tree.ranked(self.config.min_steps, self.config.answer_by)
+    async def conclude(self, stop: StopReason, answer: Node | None = None) -> SearchResult:
+        """List the paths, best first, but `answer` before all if it is given; ask whether the first is complete."""
+        best = self.tree.ranked(self.config.min_steps, self.config.answer_by)
         nodes = best if answer is None else [answer, *(node for node in best if node.id != answer.id)]
+        return await self.conclude_with(stop, nodes)
+
+    async def conclude_with(self, stop: StopReason, nodes: Sequence[Node]) -> SearchResult:
+        """List the paths to these nodes, in their order; ask whether the first is complete."""
         paths: dict[tuple[str, ...], Path] = {}
         for node in nodes:
             steps = self.tree.path(node)

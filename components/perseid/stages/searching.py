@@ -43,7 +43,9 @@ async def search_problems(context: StageContext, problems: Sequence[Problem]) ->
             models = await open_evaluator(stack, context, policy, journal)
             sandbox = await stack.enter_async_context(Sandbox(spec.sandbox))
             coder = Coder(policy, sandbox, spec.conversion.sampling, spec.conversion.samples_per_plan, context.seed)
-            search = build_search(config, policy, models[-1], coder.share_of_tests)
+            search = build_search(
+                config, policy, models[-1], coder.share_of_tests, chains=spec.synthesis.plans_per_problem
+            )
             policy.on_call = lambda calls: context.progress.say(f"{calls} model calls")
             results = await _search_all(context, search, problems)
             for model in models:
