@@ -7,6 +7,7 @@ import importlib.util
 import os
 import shutil
 import subprocess
+import tarfile
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +16,10 @@ from pathlib import Path
 REPOSITORY = Path(__file__).parents[2]
 TAG = "e2e"
 BASE = "localhost/perseid-base:bookworm"
+
+
+PREVIOUS_COMMIT = "f3115ef"
+"""The tree whose operator and chart stand for the previous version: users of it upgrade to this one."""
 
 
 class ImagesError(RuntimeError):
@@ -29,9 +34,14 @@ class Images:
     stage: str
     world: str | None
     """KFP's double and the S3 server; None where real ones are used."""
+    previous_operator: str | None = None
+    """Of the previous version; None where there is none."""
 
 
-IMAGES = Images(*(f"localhost/perseid-{name}:{TAG}" for name in ("operator", "stage", "e2e")))
+IMAGES = Images(
+    *(f"localhost/perseid-{name}:{TAG}" for name in ("operator", "stage", "e2e")),
+    f"localhost/perseid-operator:{PREVIOUS_COMMIT}",
+)
 """What `build_images` builds."""
 
 
@@ -56,7 +66,29 @@ def build_images(engine: str, environment: Mapping[str, str]) -> Images:
         build["BASE"] = BASE
     _run([str(REPOSITORY / "scripts" / "images.sh"), "operator", "stage"], build)
     _build_world(engine)
+    with tempfile.TemporaryDirectory() as scratch:
+        tree = previous_tree(Path(scratch))
+        # Its time and revision are those of the old tree, which is no repository any more.
+        when = _git("log", "-1", "--format=%ct", PREVIOUS_COMMIT).strip()
+        _run(
+            [str(tree / "scripts" / "images.sh"), "operator"],
+            {**build, "TAG": PREVIOUS_COMMIT, "SOURCE_DATE_EPOCH": when},
+        )
     return IMAGES
+
+
+def previous_tree(directory: Path) -> Path:
+    """The tree of the previous version, unpacked there. Raises ImagesError where the repository has no history."""
+    archive = directory / "previous.tar"
+    _git("archive", "--output", str(archive), PREVIOUS_COMMIT)
+    tree = directory / "previous"
+    with tarfile.open(archive) as packed:
+        packed.extractall(tree, filter="data")
+    return tree
+
+
+def _git(*arguments: str) -> str:
+    return _run(["git", "-C", str(REPOSITORY), *arguments], os.environ)
 
 
 def save_image(engine: str, name: str, archive: Path) -> None:

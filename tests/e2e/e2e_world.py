@@ -41,9 +41,9 @@ class World:
 
     # The operator
 
-    def values(self, **changes: Any) -> dict[str, Any]:
+    def values(self, operator: str | None = None, **changes: Any) -> dict[str, Any]:
         """Helm's values for an operator in this world."""
-        repository, _, tag = self.images.operator.rpartition(":")
+        repository, _, tag = (operator or self.images.operator).rpartition(":")
         return {
             "image": {"repository": repository, "tag": tag},
             "kfp": {"endpoint": self.kfp_endpoint, "uiUrl": "https://kubeflow.example.org"},
@@ -57,12 +57,12 @@ class World:
             **changes,
         }
 
-    def helm_apply(self, namespace: str, directory: Path, **changes: Any) -> str:
+    def helm_apply(self, namespace: str, directory: Path, chart: Path = CHART, **changes: Any) -> str:
         """`helm upgrade --install`, and wait until the operator is ready."""
         path = directory / f"values-{uuid.uuid4().hex[:6]}.json"
         path.write_text(json.dumps(self.values(**changes)))
         return self.cluster.helm(
-            "upgrade", "--install", RELEASE, str(CHART), "--namespace", namespace, "--values", str(path),
+            "upgrade", "--install", RELEASE, str(chart), "--namespace", namespace, "--values", str(path),
             "--wait", "--timeout", "4m",
         )  # fmt: skip
 
@@ -86,30 +86,46 @@ class World:
             "metadata": {"name": name},
             "data": {path.name: path.read_text() for path in (TINY_LLAMA, TINY_MODEL)},
         }
+        pod = self.pod(name, ["python", f"/program/{TINY_MODEL.name}", uri])
+        (container,) = pod["spec"]["containers"]
+        container["volumeMounts"] = [{"name": "program", "mountPath": "/program"}]
+        pod["spec"]["volumes"] = [{"name": "program", "configMap": {"name": name}}]
+        self.cluster.apply(program, namespace=namespace)
+        self.run_pod(pod, namespace)
+        return uri
+
+    def pod(self, name: str, command: list[str], claims: Mapping[str, str] | None = None) -> dict[str, Any]:
+        """A pod of the stage image with the storage's settings; `claims`: where each is mounted, by its name."""
+        claims = claims or {}
         container = {
-            "name": "make",
+            "name": "main",
             "image": self.images.stage,
-            "command": ["python", f"/program/{TINY_MODEL.name}", uri],
+            "command": command,
             "env": [{"name": name, "value": value} for name, value in self.storage_env.items()],
             "envFrom": [{"secretRef": {"name": SECRET}}],
-            "volumeMounts": [{"name": "program", "mountPath": "/program"}],
+            "volumeMounts": [{"name": claim, "mountPath": path} for claim, path in claims.items()],
         }
-        volume = {"name": "program", "configMap": {"name": name}}
-        pod = {
+        volumes = [{"name": claim, "persistentVolumeClaim": {"claimName": claim}} for claim in claims]
+        return {
             "apiVersion": "v1",
             "kind": "Pod",
             "metadata": {"name": name},
-            "spec": {"restartPolicy": "Never", "containers": [container], "volumes": [volume]},
+            "spec": {"restartPolicy": "Never", "containers": [container], "volumes": volumes},
         }
+
+    def run_pod(self, pod: Mapping[str, Any], namespace: str) -> str:
+        """Its log, when it has succeeded."""
+        name = pod["metadata"]["name"]
         self.cluster.kubectl("delete", "pod", name, "--namespace", namespace, "--ignore-not-found")
-        self.cluster.apply(program, pod, namespace=namespace)
+        self.cluster.apply(pod, namespace=namespace)
         phase = eventually(
             lambda: self._phase(name, namespace) in ("Succeeded", "Failed") and self._phase(name, namespace),
-            "the tiny model is made",
+            f"the pod {name} is over",
             RUN_SECONDS,
         )
-        assert phase == "Succeeded", self._quietly("logs", name, "--namespace", namespace)
-        return uri
+        said = self._quietly("logs", name, "--namespace", namespace)
+        assert phase == "Succeeded", said
+        return said
 
     def _phase(self, pod: str, namespace: str) -> str:
         return str(self.cluster.get("pod", pod, namespace=namespace)["status"].get("phase"))

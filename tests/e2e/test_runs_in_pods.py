@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from e2e_cluster import eventually
+from e2e_images import previous_tree
 from e2e_world import SYSTEM, World, runs_stage
 
 from perseid.decide import run_id_of
@@ -45,6 +46,70 @@ def test_an_applied_run_becomes_complete_though_the_operator_is_killed_and_upgra
     assert run["state"] == "SUCCEEDED"
     printed = cluster.kubectl("get", "evorun", "whole", "--namespace", namespace)
     assert "Completed" in printed
+
+
+def test_a_run_of_the_previous_version_goes_on_under_this_one_and_loses_nothing(
+    installed: World, namespace: str, tiny_model: str, tmp_path: Path
+) -> None:
+    if installed.images.previous_operator is None:
+        pytest.skip("there is no image of the previous version in this cluster's registry")
+    cluster, old = installed.cluster, previous_tree(tmp_path) / "charts" / "perseid"
+    installed.helm_apply(SYSTEM, tmp_path, old, operator=installed.images.previous_operator)
+    try:
+        before = installed.operator_pod()
+        assert before["spec"]["containers"][0]["image"] == installed.images.previous_operator
+        cluster.apply(installed.run("older", model={"ref": tiny_model}), namespace=namespace)
+        run_id = installed.wait_for_run("older", namespace)
+        installed.wait_for_stage(run_id, "synthesize")
+    finally:
+        installed.helm_apply(SYSTEM, tmp_path)
+    assert installed.operator_pod()["spec"]["containers"][0]["image"] == installed.images.operator
+
+    done = installed.wait_complete("older", namespace)
+    (generation,) = done["status"]["generations"]
+    assert [attempt["runId"] for attempt in generation["attempts"]] == [run_id], "nothing was submitted again"
+    assert len(installed.stage_pods(run_id)) == len(STAGES)
+    assert done["status"]["promoted"]["uri"].startswith(f"{installed.storage}/")
+
+
+def test_a_claim_is_the_cache_of_pods_that_are_not_root(installed: World, namespace: str) -> None:
+    cluster, pipelines = installed.cluster, installed.kfp_namespace
+    claim = {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {"name": "cache"},
+        "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}},
+    }
+    cluster.apply(claim, namespace=pipelines)
+    run = installed.run("cached")
+    run["spec"]["pipeline"]["cacheClaim"] = "cache"
+    cluster.apply(run, namespace=namespace)
+    # The second stage begins when the first has unpacked the embedded model.
+    installed.wait_for_stage(installed.wait_for_run("cached", namespace), "convert")
+    installed.cluster.kubectl("delete", "evorun", "cached", "--namespace", namespace, "--timeout=180s", seconds=200)
+    look = installed.pod("look-into-cache", ["find", "/cache", "-type", "f"], {"cache": "/cache"})
+    assert "model.safetensors" in installed.run_pod(look, pipelines)
+    cluster.kubectl("delete", "pod/look-into-cache", "pvc/cache", "--namespace", pipelines, "--wait=false")
+
+
+def test_a_hundred_live_runs_fit_into_the_memory_that_the_chart_gives_the_operator(
+    installed: World, namespace: str, tiny_model: str
+) -> None:
+    cluster = installed.cluster
+    runs = [installed.run(f"crowd-{number}", model={"ref": tiny_model}) for number in range(100)]
+    for run in runs:
+        # Each has a pipeline run whose first pod no node takes.
+        run["spec"]["pipeline"]["stages"] |= {"synthesize": {"nodeSelector": {"perseid.dev/nowhere": "true"}}}
+    restarts = _restarts(installed)
+    cluster.apply(*runs, namespace=namespace)
+    eventually(lambda: _live(installed, namespace) == len(runs), "all hundred are submitted", 900)
+    read = "print(open('/sys/fs/cgroup/memory.peak').read())"
+    peak = int(
+        cluster.kubectl("exec", "deployment/perseid-operator", "--namespace", SYSTEM, "--", "python", "-c", read)
+    )
+    print(f"the operator's pod at 100 live runs: {peak / 2**20:.0f} MiB at most")
+    assert _restarts(installed) == restarts, "it was not killed for memory"
+    cluster.kubectl("delete", "evorun", "--all", "--namespace", namespace, "--timeout=600s", seconds=620)
 
 
 def test_a_run_in_shards_whose_stage_pod_is_killed_goes_on_with_what_its_shards_have_found(
@@ -114,6 +179,17 @@ def test_suspension_lets_the_generation_end_resumption_goes_on_and_deletion_leav
         f"what the run owned is collected: {[one['metadata']['name'] for one in owned]}",
         120,
     )
+
+
+def _live(world: World, namespace: str) -> int:
+    """Runs that have a pipeline run under way."""
+    runs = world.cluster.get("evoruns", namespace=namespace)["items"]
+    return sum(one.get("status", {}).get("current", {}).get("runId") is not None for one in runs)
+
+
+def _restarts(world: World) -> tuple[str, int]:
+    pod = world.operator_pod()
+    return pod["metadata"]["name"], pod["status"]["containerStatuses"][0]["restartCount"]
 
 
 def _suspend(world: World, namespace: str, suspend: bool) -> None:

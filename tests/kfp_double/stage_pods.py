@@ -82,8 +82,8 @@ def stage_pod(workflow: dict[str, Any], planned: PlannedPod, spec: dict[str, Any
     pod: dict[str, Any] = {
         "restartPolicy": "Never",
         "automountServiceAccountToken": False,
-        # As KFP's own: no pod of a pipeline runs as root.
-        "securityContext": {"runAsNonRoot": True, "fsGroup": 65532},
+        # As KFP's own: no pod of a pipeline runs as root. It sets no fsGroup, and kfp-kubernetes cannot.
+        "securityContext": {"runAsNonRoot": True},
         "terminationGracePeriodSeconds": 30,
         "volumes": volumes,
         "containers": [

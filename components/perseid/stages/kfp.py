@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from perseid.api.attempt import Attempt
 from perseid.api.layout import RESULT, Layout
+from perseid.api.result import StageResult
 from perseid.api.stages import STAGES, StageName, module_of, shard_name
 from perseid.processes import die_with_starter
 from perseid.stages.artifacts import StageArtifacts
+from perseid.stages.cache import prepare_cache
+from perseid.stages.context import StageBody, StageContext
 from perseid.stages.runtime import run_stage
 
 if TYPE_CHECKING:
@@ -53,7 +56,7 @@ def run_component(
     body = module.run
     if shard is not None:
         part, body = shard_name(int(shard)), functools.partial(module.run_shard, shard=int(shard))
-    result = run_stage(part, attempt, body)
+    result = run_stage(part, attempt, functools.partial(_run_with_cache, body))
     for key, value in sorted(result.metrics.items()):
         metrics.log_metric(key, value)
     if model is not None or yields is not None or generation is not None:
@@ -66,3 +69,8 @@ def run_component(
             artifacts.generation(*generation)
     layout = Layout.of(attempt)
     return layout.location(layout.stage(part) / RESULT)
+
+
+async def _run_with_cache(body: StageBody, context: StageContext) -> StageResult:
+    prepare_cache(context.spec.pipeline)
+    return await body(context)
