@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import select
@@ -21,8 +22,9 @@ from perseid.api.result import MentorBudget, PaidUsage
 from perseid.api.status import EvolutionRunStatus, Intent
 from perseid.decide.observed import ObservedRun, RunState
 from perseid.runner import backend as backend_module
-from perseid.runner.backend import LocalBackend
+from perseid.runner.backend import EXIT, LOG, SUBMISSION, LocalBackend
 from perseid.runner.directory import RunDirectory
+from perseid.runner.errors import RunnerError
 
 HERE = Path(__file__).parent
 RUN_ID = "6f2c1f3e-8a51-4b7e-9d15-0d6a3b0c2f11"
@@ -200,6 +202,40 @@ def test_a_terminated_run_is_over_for_good(world: World) -> None:
     assert json.loads((world.place / "exit.json").read_text()) == {"code": -signal.SIGTERM}
     assert world.look(backend).state is RunState.FAILED
     assert world.look(world.backend("succeed")).state is RunState.FAILED
+
+
+@pytest.mark.parametrize("full", [SUBMISSION, LOG, EXIT])
+def test_a_disk_that_is_full_in_the_middle_is_told_and_the_run_can_be_gone_on_with(
+    world: World, monkeypatch: pytest.MonkeyPatch, full: str
+) -> None:
+    with monkeypatch.context() as disk:
+        fill_disk(disk, full)
+        with pytest.raises(RunnerError, match="No space left on device") as told:
+            world.run("succeed")
+    assert "the same command goes on" in str(told.value)
+    assert "Traceback" not in str(told.value)
+    assert world.run("succeed").state is RunState.SUCCEEDED
+
+
+def fill_disk(disk: pytest.MonkeyPatch, name: str) -> None:
+    """From now on there is no room for files of that name."""
+
+    def refuse(path: Path) -> None:
+        if path.name == name:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    write, open_file = backend_module.write_atomically, Path.open
+
+    def write_atomically(path: Path, text: str) -> None:
+        refuse(path)
+        write(path, text)
+
+    def open_(path: Path, *arguments: Any, **options: Any) -> Any:
+        refuse(path)
+        return open_file(path, *arguments, **options)
+
+    disk.setattr(backend_module, "write_atomically", write_atomically)
+    disk.setattr(Path, "open", open_)
 
 
 def test_waiting_without_a_process_returns_at_once(world: World) -> None:

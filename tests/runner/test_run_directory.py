@@ -1,20 +1,53 @@
 from __future__ import annotations
 
+import fcntl
 from pathlib import Path
 
 import pytest
 from run_fakes import make_run
 
+from perseid.runner import directory
 from perseid.runner.directory import RunDirectory, absolute_paths, write_atomically
 from perseid.runner.errors import RunnerError
 
 
 def test_a_directory_is_held_by_one_run_at_a_time(tmp_path: Path) -> None:
-    directory, same = RunDirectory(tmp_path / "runs" / "fake"), RunDirectory(tmp_path / "runs" / "fake")
-    with directory.locked(), pytest.raises(RunnerError, match="in use by another command of Perseid's"), same.locked():
+    one, same = RunDirectory(tmp_path / "runs" / "fake"), RunDirectory(tmp_path / "runs" / "fake")
+    with one.locked(), pytest.raises(RunnerError, match="in use by another command of Perseid's"), same.locked():
         raise AssertionError("two runs in one directory")
     with same.locked():
         pass  # free again
+
+
+def test_a_run_that_starts_while_somebody_looks_is_not_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = RunDirectory(tmp_path)
+    with run.locked():
+        assert run.in_use()
+    looking = (tmp_path / ".lock").open("rb")
+    fcntl.flock(looking, fcntl.LOCK_SH)
+    waited: list[float] = []
+
+    def a_moment(seconds: float) -> None:
+        waited.append(seconds)
+        if len(waited) == 3:
+            looking.close()
+
+    monkeypatch.setattr(directory.time, "sleep", a_moment)
+    with run.locked():
+        assert run.in_use()
+    assert len(waited) == 3
+    assert not run.in_use()
+
+
+def test_an_onlooker_that_never_leaves_is_told_as_one_that_works_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = RunDirectory(tmp_path)
+    monkeypatch.setattr(directory.time, "sleep", lambda seconds: None)
+    with (tmp_path / ".lock").open("w") as looking:
+        fcntl.flock(looking, fcntl.LOCK_SH)
+        with pytest.raises(RunnerError, match="is in use"), run.locked():
+            raise AssertionError("held by another")
 
 
 def test_a_new_run_gets_an_identity_that_it_keeps(tmp_path: Path) -> None:

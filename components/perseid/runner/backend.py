@@ -54,7 +54,8 @@ class Backend(Protocol):
 
 
 class LocalBackend:
-    """Executes pipeline runs as child processes, at most one at a time."""
+    """Executes pipeline runs as child processes, at most one at a time. Raises RunnerError where the directory cannot be
+    written: the run is as it was, and can be gone on with."""
 
     def __init__(self, directory: RunDirectory) -> None:
         self._directory = directory
@@ -95,7 +96,8 @@ class LocalBackend:
         directory = self._directory.attempt_directory(attempt.generation, attempt.number)
         submission = directory / SUBMISSION
         if not submission.exists():
-            write_atomically(submission, attempt.model_dump_json(by_alias=True, indent=2))
+            with self._directory.writable():
+                write_atomically(submission, attempt.model_dump_json(by_alias=True, indent=2))
         if self._process is None and not (directory / EXIT).exists():
             self._start(directory, attempt.run_id)
 
@@ -122,7 +124,9 @@ class LocalBackend:
 
     def _start(self, directory: Path, run_id: str) -> None:
         environment = {**os.environ, "PYTHONUNBUFFERED": "1", DIE_WITH: str(os.getpid())}
-        with (directory / LOG).open("ab") as log:
+        with self._directory.writable():
+            log = (directory / LOG).open("ab")
+        with log:
             # A session of its own: Ctrl-C in the terminal reaches `perseid run` alone, which ends the stages in order.
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "perseid.runner.worker", str(directory / SUBMISSION)],
@@ -145,7 +149,8 @@ class LocalBackend:
             return None
 
     def _write_exit(self, directory: Path, code: int) -> None:
-        write_atomically(directory / EXIT, json.dumps({"code": code}))
+        with self._directory.writable():
+            write_atomically(directory / EXIT, json.dumps({"code": code}))
         self._process = None
 
 

@@ -6,10 +6,11 @@ import contextlib
 import fcntl
 import os
 import tempfile
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import IO, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -27,6 +28,8 @@ RUN_FILE = "run.json"
 STATUS_FILE = "status.json"
 GENERATION_FILE = "generation.json"
 """Beside a generation's attempts: what the status said of it in the end. The status keeps the newest ones only."""
+LOOKS, LOOK_SECONDS = 200, 0.01
+"""How often, and how long between, a lock is tried that only onlookers hold."""
 PACK = "pack"
 """The path of recorded answers that is no path: those that come with Perseid's questions."""
 M = TypeVar("M", bound=BaseModel)
@@ -102,17 +105,15 @@ class RunDirectory:
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the directory. Raises RunnerError where another process holds it, or it cannot be written."""
-        with self._writable():
+        with self.writable():
             self.path.mkdir(parents=True, exist_ok=True)
             file = (self.path / ".lock").open("w")
         with file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+            if not _held(file):
                 raise RunnerError(
                     f"{self.path} is in use by another command of Perseid's; wait for it, stop it with Ctrl-C, or"
                     " give this run another metadata.name"
-                ) from None
+                )
             yield
 
     @property
@@ -121,7 +122,8 @@ class RunDirectory:
         return not os.path.lexists(self.path / RUN_FILE)
 
     @contextlib.contextmanager
-    def _writable(self) -> Iterator[None]:
+    def writable(self) -> Iterator[None]:
+        """Whatever is written in it. Raises RunnerError where that cannot be, as on a full disk."""
         try:
             yield
         except OSError as error:
@@ -148,7 +150,7 @@ class RunDirectory:
                     f"{self.path} holds a run that was started with other settings:\n{changes}\nUndo the changes to go"
                     f" on with it, or give the new run another metadata.name (only {may_change} may change)"
                 )
-        with self._writable():
+        with self.writable():
             write_atomically(accepted, run.model_dump_json(by_alias=True, indent=2))
         if not status_file.exists():
             self.write_status(EvolutionRunStatus(uid=str(uuid.uuid4())))
@@ -210,7 +212,7 @@ class RunDirectory:
 
         Raises RunnerError where the directory cannot be written.
         """
-        with self._writable():
+        with self.writable():
             for generation in status.generations:
                 file, text = (
                     self._generation_file(generation.index),
@@ -238,6 +240,27 @@ def _read(file: Path, model: type[M]) -> M:
             f"{file} cannot be read: {error.errors(include_url=False)[0]['msg']}; if it was edited, undo that;"
             " otherwise move the directory away and start again"
         ) from error
+
+
+def _held(file: IO[str]) -> bool:
+    """Whether the lock could be taken. Who only looks whether somebody works here (`in_use`) holds it for a moment and
+    shared: that is no reason to give up."""
+    for _ in range(LOOKS):
+        if _lock(file, fcntl.LOCK_EX):
+            return True
+        if not _lock(file, fcntl.LOCK_SH):
+            return False  # held by one that works here
+        fcntl.flock(file, fcntl.LOCK_UN)
+        time.sleep(LOOK_SECONDS)
+    return False
+
+
+def _lock(file: IO[str], kind: int) -> bool:
+    try:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def write_atomically(path: Path, text: str) -> None:
