@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -177,3 +178,35 @@ def test_a_terminals_ctrl_c_does_not_reach_the_engines_process(tmp_path: Path) -
     # A fresh interpreter: what starts its first child process with spawn unblocks signals on the way.
     done = subprocess.run([sys.executable, str(program)], capture_output=True, text=True, timeout=120, check=True)
     assert int(done.stdout) & 1 << signal.SIGINT - 1
+
+
+LOADS_FOREVER = """
+import asyncio, multiprocessing, threading, time
+from perseid.cli import chat
+
+async def load(run, model):
+    child = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(600,))
+    await asyncio.to_thread(child.start)
+    print(child.pid, flush=True)
+    await asyncio.to_thread(threading.Event().wait)
+
+if __name__ == "__main__":
+    from fabricated_results import RUN
+    chat._open = load
+    chat.chat_with(RUN, None, max_tokens=1, temperature=None)
+"""
+
+
+@pytest.mark.slow  # starts two interpreters
+def test_ctrl_c_ends_the_command_while_weights_load_and_the_engines_process_with_it(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(LOADS_FOREVER)
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    process = subprocess.Popen([sys.executable, str(program)], stdout=subprocess.PIPE, text=True, env=environment)
+    with process:
+        assert process.stdout is not None
+        engine = os.pidfd_open(int(process.stdout.readline()))
+        process.send_signal(signal.SIGINT)
+        assert process.wait(120) == exits.INTERRUPTED
+    assert select.select([engine], [], [], 120)[0], "the engine's process is gone"
+    os.close(engine)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import multiprocessing
+import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from multiprocessing import resource_tracker
@@ -28,6 +31,7 @@ from perseid.engines.protocol import (
 from perseid.report.models import ChosenModel
 
 HELP = "/reset begins anew, /exit or Ctrl-D leaves, Ctrl-C stops an answer."
+_OVER = b"\0"
 
 
 def chat_with(run: EvolutionRun, model: ChosenModel, *, max_tokens: int, temperature: float | None) -> None:
@@ -41,7 +45,7 @@ def chat_with(run: EvolutionRun, model: ChosenModel, *, max_tokens: int, tempera
     )
     with asyncio.Runner() as runner:
         try:
-            with _interrupts_held():
+            with _interrupts_held(), _leaving_on_interrupt():
                 engine = runner.run(_open(run, model))
         except EngineError as error:
             fail(exits.MISTAKE, str(error))
@@ -184,3 +188,35 @@ def _interrupts_held() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+
+@contextlib.contextmanager
+def _leaving_on_interrupt() -> Iterator[None]:
+    """Within `_interrupts_held`: Ctrl-C ends the command at once. Weights are fetched and loaded in threads that nothing
+    can stop and that Python would wait for, and nothing has been said yet that could be lost.
+    """
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+
+    def watch() -> None:
+        # Some thread must be open for the signal. Whichever it reaches (numpy's are), a byte comes through the pipe.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        while (byte := os.read(reading, 1)) != _OVER:
+            if byte[0] == signal.SIGINT:
+                say("stopped; weights that were being fetched go on from there the next time")
+                for child in multiprocessing.active_children():
+                    child.kill()
+                os._exit(exits.INTERRUPTED)
+
+    before = signal.signal(signal.SIGINT, lambda *_: None), signal.set_wakeup_fd(writing)
+    watcher = threading.Thread(target=watch, name="leave-on-interrupt", daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before[1])
+        signal.signal(signal.SIGINT, before[0])
+        os.write(writing, _OVER)
+        watcher.join()
+        os.close(reading)
+        os.close(writing)
