@@ -52,7 +52,7 @@ def searched(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_the_budget_is_said_before_and_a_dry_run_stops_there(file: Path) -> None:
     result = calibrate(file, "--problems", "3", "--dry-run")
     assert result.exit_code == exits.OK, result.output
-    assert "3 problems; the model makes about" in result.stderr
+    assert "3 problems; the model makes" in result.stderr
     assert result.stdout == ""
     assert not (file.parent / "runs").exists()
 
@@ -75,22 +75,12 @@ def test_noise_is_called_noise(file: Path, searched: list[str]) -> None:
     assert "was guided by noise" in " ".join(calibrate(file).stdout.split())
 
 
-def test_a_bound_of_tokens_follows_from_the_search(file: Path) -> None:
+def test_the_sample_is_of_distinct_problems_and_the_bound_is_of_all_of_them(file: Path) -> None:
     run = load_run(file)
     problems = calibrating.sample_problems(run, 5)
     assert len({one.id for one in problems}) == 5
-
-    def most(search: str) -> int:
-        file.write_text(RUN + f"  synthesis: {{search: {search}}}\n  conversion: {{sampling: {{maxTokens: 100}}}}\n")
-        return calibrating.most_tokens(calibrating.prepare(load_run(file), problems, file.parent), 5)
-
-    plain = "{rounds: 2, branch: 3, maxStepTokens: 10, evaluator: {type: likelihood}}"
-    # 6 steps of 10 tokens, and 4 answers of 100 tokens to each of 4 plans, of 5 problems.
-    assert most(plain) == 5 * (6 * 10 + 4 * 4 * 100)
-    ladder = "{rounds: 2, branch: 3, maxStepTokens: 10, evaluator: {type: ladder}}"
-    assert most(ladder) == most(plain) + 5 * 6 * calibrating.LADDER_TOKENS
-    execution = "{rounds: 2, branch: 3, maxStepTokens: 10, evaluator: {type: execution}}"
-    assert most(execution) == 5 * 6 * (10 + 4 * 100)
+    attempt = calibrating.prepare(run, problems, file.parent)
+    assert calibrating.most_tokens(attempt, 5) == 5 * calibrating.most_tokens(attempt, 1) > 0
 
 
 def test_the_same_file_and_number_go_on_in_the_same_place_and_others_elsewhere(file: Path) -> None:

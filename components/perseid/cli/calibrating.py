@@ -20,6 +20,7 @@ from perseid.api.layout import PROGRESS, Layout, read_stage_result
 from perseid.api.problems import ProblemSet
 from perseid.api.progress import read_progress
 from perseid.api.spec import EvolutionRun
+from perseid.cli.bounds import most_tokens_of_problem
 from perseid.cli.measured import STAGES
 from perseid.cli.view import pace
 from perseid.data.jsonl import write_jsonl
@@ -30,14 +31,10 @@ from perseid.report.files import spread
 from perseid.runner.backend import SUBMISSION
 from perseid.runner.directory import RunDirectory, write_atomically
 from perseid.runner.errors import RunnerError
-from perseid.search.bounds import most_steps
-from perseid.search.profiles import resolve
 
 LEAST_PLANS = 4
 """Plans of a problem that are answered at least: of the best one alone, nothing orders right and wrong."""
 PROBLEMS = "problems.jsonl"
-LADDER_TOKENS = 4
-"""Of a spoken score."""
 LOOK_SECONDS = 0.5
 
 
@@ -88,23 +85,8 @@ def prepare(run: EvolutionRun, problems: Sequence[Problem], runs_dir: Path) -> A
 
 
 def most_tokens(attempt: Attempt, problems: int) -> int:
-    """Tokens that the model would make if every answer were as long as it may be and no search ended early."""
-    spec = attempt.run.spec
-    config = resolve(spec.synthesis.search)
-    answers = spec.conversion.samples_per_plan * spec.conversion.sampling.max_tokens
-    nodes, simulated = most_steps(config)
-    weights = config.evaluator
-    executes = weights.type == "execution" or (weights.type == "blend" and weights.execution_weight > 0)
-    speaks = weights.type == "ladder" or (weights.type == "blend" and weights.ladder_weight > 0)
-    reflections = {"none": 0, "before-expansion": config.rounds, "every-node": nodes}[config.reflection]
-    each = (
-        (nodes + simulated) * config.max_step_tokens
-        + reflections * config.max_reflection_tokens
-        + (nodes + simulated) * (answers * executes + LADDER_TOKENS * speaks)
-        # Code that the search has run already is not written again.
-        + (0 if executes else spec.synthesis.plans_per_problem * answers)
-    )
-    return problems * each
+    """Tokens that models make at most."""
+    return problems * most_tokens_of_problem(attempt.run.spec)
 
 
 def carry_out(attempt: Attempt, problems: Sequence[Problem], console: Console) -> None:

@@ -207,7 +207,7 @@ def calibrate(
     chosen = or_exit(lambda: calibrating.sample_problems(accepted, problems))
     attempt = or_exit(lambda: calibrating.prepare(accepted, chosen, runs_dir))
     most = calibrating.most_tokens(attempt, len(chosen))
-    say(f"{len(chosen)} problems; the model makes about {most:,} tokens at most, kept in {attempt.storage}")
+    say(f"{len(chosen)} problems; the model makes {most:,} tokens at most, kept in {attempt.storage}")
     if dry_run:
         return
     end_on_sigterm()
