@@ -7,7 +7,15 @@ from hypothesis import strategies as st
 from perseid.evaluation.calibration import Calibration, Observation, auc, calibrate, within_problem_ordering
 
 observations = st.lists(
-    st.builds(Observation, st.sampled_from("abc"), st.none() | st.integers(0, 4).map(float), st.booleans()), max_size=30
+    st.builds(
+        Observation,
+        st.sampled_from("abc"),
+        st.none() | st.integers(0, 4).map(float),
+        st.booleans(),
+        st.sampled_from(("", "n1", "n2")),
+        st.sampled_from(("", "p1", "p2")),
+    ),
+    max_size=30,
 )
 
 
@@ -18,6 +26,8 @@ def brute_force(seen: list[Observation], *, within: bool) -> tuple[float, int]:
             if not good.right or bad.right or good.score is None or bad.score is None:
                 continue
             if within and good.problem_id != bad.problem_id:
+                continue
+            if within and ((good.scored and good.scored == bad.scored) or (good.plan and good.plan == bad.plan)):
                 continue
             pairs += 1
             ordered += 1.0 if good.score > bad.score else 0.5 if good.score == bad.score else 0.0
@@ -50,6 +60,23 @@ def test_a_score_that_only_knows_which_problem_is_easy_orders_nothing_within_pro
     assert result.auc == 0.75
     assert (result.within_problem, result.pairs) == (0.5, 6)
     assert Calibration.model_validate_json(result.model_dump_json()) == result
+
+
+def test_answers_of_one_plan_share_its_value_and_so_say_nothing_of_its_order() -> None:
+    rights = {"good": (True, True, True, False), "poor": (False, False, False, False)}
+    values = {"good": 8.0, "poor": 3.0}
+    seen = [Observation("a", values[plan], right, plan) for plan, answers in rights.items() for right in answers]
+    assert within_problem_ordering(seen) == (1.0, 12), "three right ones of one plan above four wrong ones of the other"
+    alone = [Observation("a", 8.0, right, "good") for right in rights["good"]]
+    assert within_problem_ordering(alone) == (None, 0)
+
+
+def test_a_step_is_not_compared_with_its_own_next_step_by_the_answers_that_they_share() -> None:
+    # The steps 1 and 2 of one plan with a right and a wrong answer, whatever their scores: one pair each way.
+    seen = [
+        Observation("a", score, right, node, "plan") for node, score in (("1", 7.0), ("2", 3.0)) for right in (0, 1)
+    ]
+    assert within_problem_ordering(seen) == (None, 0)
 
 
 def test_problems_without_both_verdicts_have_no_pairs() -> None:

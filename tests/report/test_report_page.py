@@ -23,6 +23,7 @@ from perseid.data.records import TreeRecord
 from perseid.report import trees
 from perseid.report.document import LEAST_SHOWN, TREES_SHOWN, Report, read_report
 from perseid.report.render import TEXT_SHOWN, render
+from perseid.search.evaluators import likelihood_score
 from perseid.search.tree import Tree
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
@@ -104,7 +105,7 @@ def test_a_page_tells_scores_yield_trees_answers_meteor_work_configuration_and_d
         "1 min 15 s",
         "sha256:data",
         "bootstrap: 200",
-        "4.9 M parameters",
+        "4.88 million parameters",
     ):
         assert said in page.text, said
 
@@ -145,10 +146,11 @@ def test_a_page_needs_nothing_but_itself(tmp_path: Path) -> None:
 
 def test_a_search_by_informative_values_and_one_by_noise_are_told_apart_in_a_sentence(tmp_path: Path) -> None:
     informed, noise = whole(tmp_path / "informed"), whole(tmp_path / "noise", informed=False)
-    assert [one.tone for one in informed.findings] == ["good", "good"]
+    assert [one.tone for one in informed.findings] == ["good", "good", "good"]
     assert "The search of generation 0 was guided by values that tell right from wrong" in Page(render(informed)).text
-    assert [one.tone for one in noise.findings] == ["bad", "bad"]
-    assert "The search of generation 0 was guided by noise: the AUC of its values is" in Page(render(noise)).text
+    assert [one.tone for one in noise.findings] == ["bad", "good", "bad"], "the second is METEOR's"
+    assert "The search of generation 0 was guided by noise: inside a problem" in Page(render(noise)).text
+    assert "The learner of generation 0 knows its right answers from its wrong ones" in Page(render(noise)).text
 
 
 def test_every_evaluator_with_an_outcome_is_calibrated(tmp_path: Path) -> None:
@@ -170,6 +172,57 @@ def test_every_evaluator_with_an_outcome_is_calibrated(tmp_path: Path) -> None:
     assert found["self-verdict-before"].judgement == "noise"
     assert found["self-verdict-after"].judgement == "informative"
     assert [one.name for one in report.evaluators] == ["likelihood of answers to dev by the base model"]
+
+
+def test_a_step_whose_code_the_search_has_run_has_a_verdict_of_its_own_and_is_called_made_of_it(
+    tmp_path: Path,
+) -> None:
+    status = fabricate(tmp_path, BETTER)
+    write_search(Layout(tmp_path, 0, 0))
+    execute_every_step(Layout(tmp_path, 0, 0))
+    report = read(tmp_path, RUN, status)
+    found = {one.name: one for one in report.generations[0].evaluators}
+    # Eight steps of each problem; the two that became plans have two answers each.
+    steps = found["step-likelihood"]
+    assert steps.measured.calibration.observations == PROBLEMS * (8 + 2)
+    assert not steps.circular
+    assert [name for name, one in found.items() if one.circular] == [
+        "step-value",
+        "step-score",
+        "part-execution",
+        "plan-value",
+    ]
+    (finding,) = report.findings
+    assert finding.tone == "unsure"
+    assert "made of the very verdicts" in finding.text
+    assert Page(render(report)).text.count("made of the very verdicts") == 1 + 4
+
+
+def execute_every_step(layout: Layout) -> None:
+    """As an evaluator that runs code would leave the trees: of a step above five all code passed, of others a half."""
+    file = layout.stage("synthesize") / TREES
+    records = []
+    for record in read_jsonl(file, TreeRecord):
+        tree = Tree.from_dict(record.tree)
+        for node in tree.nodes[1:]:
+            node.evidence = {"execution": 10.0 if (node.value or 0.0) > 5 else 5.0}
+        records.append(record.model_copy(update={"tree": tree.to_dict()}))
+    write_jsonl(file, records)
+
+
+def test_the_likelihood_as_the_whole_evaluator_has_one_row(tmp_path: Path) -> None:
+    status = fabricate(tmp_path, BETTER)
+    layout = Layout(tmp_path, 0, 0)
+    write_search(layout)
+    file = layout.stage("synthesize") / TREES
+    records = list(read_jsonl(file, TreeRecord))
+    for record in records:
+        for node in record.tree["nodes"][1:]:
+            node["score"] = likelihood_score(node["logprob"] / node["tokens"])
+    write_jsonl(file, records)
+    names = [one.name for one in read(tmp_path, RUN, status).generations[0].evaluators]
+    assert "step-likelihood" in names
+    assert "step-score" not in names
 
 
 def test_too_little_evidence_about_a_search_is_said_and_no_verdict_made_up(tmp_path: Path) -> None:

@@ -41,7 +41,13 @@ class Measured:
         """Plain values for JSON."""
         return {
             "evaluators": [
-                {"name": one.name, "title": one.title, "judgement": one.measured.judgement, **one.measured.model_dump()}
+                {
+                    "name": one.name,
+                    "title": one.title,
+                    "judgement": one.measured.judgement,
+                    "made_of_verdicts": one.circular,
+                    **one.measured.model_dump(),
+                }
                 for one in self.evaluators
             ],
             "finding": None if self.finding is None else asdict(self.finding),
@@ -83,7 +89,8 @@ def print_measured(console: Console, measured: Measured) -> None:
     styles = {"informative": "green", "noise": "red", "inverted": "red", "unknown": "dim"}
     for one in measured.evaluators:
         known = one.measured.calibration
-        says = Text(one.measured.judgement, style=styles[one.measured.judgement])
+        judgement = one.measured.judgement
+        says = Text("made of verdicts", style="yellow") if one.circular else Text(judgement, style=styles[judgement])
         figures = (
             _estimate(one.measured.auc, known.auc),
             _estimate(one.measured.within_problem, known.within_problem),

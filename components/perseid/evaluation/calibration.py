@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
 from perseid.data.records import Record
@@ -17,6 +17,10 @@ class Observation:
     score: float | None
     """Larger means better, on any scale; None where the evaluator had none."""
     right: bool
+    scored: str = ""
+    """What the score was given to, where several answers share it: a plan, a step. Empty: this answer alone."""
+    plan: str = ""
+    """What the answer was made from, where an answer is observed with several scores. Empty: nothing like it."""
 
 
 class Calibration(Record):
@@ -32,7 +36,8 @@ class Calibration(Record):
     """Over all answers; easy problems' answers score higher, so this flatters. None without both right and wrong."""
     within_problem: float | None
     """Share of right/wrong pairs of one problem that are ordered rightly, a tie counting half: what a search needs.
-    None where no problem has both."""
+    A pair that shares its score because it shares what was scored, or that is of one plan, is no pair: no score could
+    order it. None where no problem has a pair."""
     pairs: int
     """Such pairs."""
 
@@ -51,13 +56,45 @@ def within_problem_ordering(observations: Iterable[Observation]) -> tuple[float 
     groups: dict[str, list[Observation]] = defaultdict(list)
     for observation in observations:
         groups[observation.problem_id].append(observation)
+    counted = [ordered_inside(group) for group in groups.values()]
+    ordered, pairs = sum(each for each, _ in counted), sum(each for _, each in counted)
+    return (ordered / pairs if pairs else None), pairs
+
+
+def ordered_inside(observations: Iterable[Observation]) -> tuple[float, int]:
+    """Rightly ordered right/wrong pairs of one problem, a tie counting half, and all such pairs.
+
+    Two answers of one plan share its value, and a step with the step that follows it shares their answers: such pairs
+    come out as halves whatever a score is worth, so they are left out.
+    """
+    known = [one for one in observations if one.score is not None]
+    same_scored, same_plan, same_both = (
+        _pairs_by(known, key)
+        for key in (
+            lambda one: one.scored,
+            lambda one: one.plan,
+            lambda one: one.scored and one.plan and (one.scored, one.plan),
+        )
+    )
+    every = _pairs_by(known, lambda one: "all")
+    ordered, pairs = (
+        whole - scored - plan + both
+        for whole, scored, plan, both in zip(every, same_scored, same_plan, same_both, strict=True)
+    )
+    return ordered, int(pairs)
+
+
+def _pairs_by(known: Sequence[Observation], key: Callable[[Observation], Hashable]) -> tuple[float, int]:
+    """Ordered and all right/wrong pairs of observations with the same key; an empty key is nobody's."""
+    groups: dict[Hashable, list[Observation]] = defaultdict(list)
+    for one in known:
+        if name := key(one):
+            groups[name].append(one)
     ordered, pairs = 0.0, 0
     for group in groups.values():
-        scored = [(one.score, one.right) for one in group if one.score is not None]
-        group_ordered, group_pairs = _ordered_pairs([score for score, _ in scored], [right for _, right in scored])
-        ordered += group_ordered
-        pairs += group_pairs
-    return (ordered / pairs if pairs else None), pairs
+        found = _ordered_pairs([one.score or 0.0 for one in group], [one.right for one in group])
+        ordered, pairs = ordered + found[0], pairs + found[1]
+    return ordered, pairs
 
 
 def calibrate(evaluator: str, observations: Sequence[Observation]) -> Calibration:

@@ -19,11 +19,11 @@ from pydantic import Field
 
 from perseid.data.estimates import Estimate, Floats, draws, percentile_estimate
 from perseid.data.records import Record
-from perseid.evaluation.calibration import Calibration, Observation, calibrate
+from perseid.evaluation.calibration import Calibration, Observation, calibrate, ordered_inside
 
 Judgement = Literal["informative", "noise", "inverted", "unknown"]
-"""`noise`: the interval of the AUC contains 0.5, a coin. `inverted`: it lies below: the lower the score, the better.
-`unknown`: no interval."""
+"""`noise`: the interval contains 0.5, a coin. `inverted`: it lies below: the lower the score, the better. `unknown`: no
+interval."""
 
 LEAST_PROBLEMS = 5
 """A bootstrap over fewer problems claims a certainty that is not there; over one alone it has no width at all."""
@@ -54,18 +54,24 @@ class Reliability(Record):
     auc: Estimate | None
     """None where the calibration has none, or of fewer than LEAST_PROBLEMS problems."""
     within_problem: Estimate | None
-    """The same for the order inside problems; counted are problems that have both right and wrong answers."""
+    """The same for the order inside problems; counted are problems that have a pair of a right and a wrong answer."""
     bins: tuple[Bin, ...]
     """In the order of the score, of about as many answers each; equal scores are in one bin."""
 
     @property
     def judgement(self) -> Judgement:
-        """What the interval of the AUC says of the score."""
-        if self.auc is None:
-            return "unknown"
-        if self.auc.contains(0.5):
-            return "noise"
-        return "informative" if self.auc.low > 0.5 else "inverted"
+        """What the order inside problems says of the score, because there something is chosen by it; where that has no
+        interval, what the AUC says."""
+        return judge(self.auc if self.within_problem is None else self.within_problem)
+
+
+def judge(estimate: Estimate | None) -> Judgement:
+    """What an interval of the share of pairs in order says."""
+    if estimate is None:
+        return "unknown"
+    if estimate.contains(0.5):
+        return "noise"
+    return "informative" if estimate.low > 0.5 else "inverted"
 
 
 def reliability(
@@ -93,6 +99,7 @@ def reliability(
 class _Table:
     """Scored answers in the order of their scores, as arrays of the shape (answers,)."""
 
+    seen: list[Observation]
     score: Floats
     right: npt.NDArray[np.bool_]
     problem: npt.NDArray[np.int64]
@@ -102,12 +109,16 @@ class _Table:
     @classmethod
     def of(cls, observations: Sequence[Observation]) -> _Table:
         # Sorted by all that counts: equal observations in another order give equal draws.
-        scored = sorted((one.score, one.problem_id, one.right) for one in observations if one.score is not None)
-        numbers = {name: number for number, name in enumerate(sorted({problem for _, problem, _ in scored}))}
+        scored = sorted(
+            ((one.score, one.problem_id, one.right, one) for one in observations if one.score is not None),
+            key=lambda each: each[:3],
+        )
+        numbers = {name: number for number, name in enumerate(sorted({problem for _, problem, _, _ in scored}))}
         return cls(
-            score=np.array([score for score, _, _ in scored], dtype=np.float64),
-            right=np.array([right for _, _, right in scored], dtype=np.bool_),
-            problem=np.array([numbers[problem] for _, problem, _ in scored], dtype=np.int64),
+            seen=[one for *_, one in scored],
+            score=np.array([score for score, *_ in scored], dtype=np.float64),
+            right=np.array([right for _, _, right, _ in scored], dtype=np.bool_),
+            problem=np.array([numbers[problem] for _, problem, *_ in scored], dtype=np.int64),
             problems=len(numbers),
         )
 
@@ -125,17 +136,11 @@ class _Table:
 
     def right_pairs(self) -> tuple[Floats, Floats]:
         """Rightly ordered right/wrong pairs inside each problem, and all such pairs; shape (problems,) each."""
-        ordered, pairs = np.zeros(self.problems), np.zeros(self.problems)
-        # Stable, so that each problem's scores stay sorted.
-        by_problem = np.argsort(self.problem, kind="stable")
-        starts = np.searchsorted(self.problem[by_problem], np.arange(1, self.problems))
-        for number, own in enumerate(np.split(by_problem, starts)[: self.problems]):
-            rights, wrongs = self.score[own[self.right[own]]], self.score[own[~self.right[own]]]
-            # Wrong answers come sorted: how many lie below a right one is where it would be put in.
-            below, upto = (np.searchsorted(wrongs, rights, side=side) for side in ("left", "right"))
-            ordered[number] = (below + upto).sum() / 2
-            pairs[number] = rights.size * wrongs.size
-        return ordered, pairs
+        groups: list[list[Observation]] = [[] for _ in range(self.problems)]
+        for number, one in zip(self.problem, self.seen, strict=True):
+            groups[number].append(one)
+        counted = np.array([ordered_inside(group) for group in groups], dtype=np.float64).reshape(-1, 2)
+        return counted[:, 0], counted[:, 1]
 
 
 @dataclass(frozen=True, slots=True)

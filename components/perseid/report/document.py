@@ -17,7 +17,7 @@ from perseid.api.spec import EvolutionRun
 from perseid.api.status import AttemptStatus, EvolutionRunStatus, GenerationStatus
 from perseid.evaluation.calibration import Observation
 from perseid.evaluation.scores import AnswerRecord
-from perseid.report.calibrations import EvaluatorView, Finding, evaluators, search_finding
+from perseid.report.calibrations import EvaluatorView, Finding, evaluators, learning_finding, search_finding
 from perseid.report.files import read_document, read_records
 from perseid.report.gains import GainsView, read_gains
 from perseid.report.meteor import METEOR_FILES, MeteorView, read_meteor
@@ -32,7 +32,6 @@ from perseid.training.manifest import MANIFEST_NAME
 TREES_SHOWN, SAMPLES_SHOWN, QUESTIONS_SHOWN = 40, 80, 40
 """In a whole report; every generation has its share of them, and not less than LEAST_SHOWN."""
 LEAST_SHOWN = 4
-"""Beside the scores of a set."""
 
 FILES = frozenset({RESULT, YIELD, SCORES, ANSWERS, TREES, CANDIDATES, SAMPLES, DROPPED, MANIFEST_NAME, *METEOR_FILES})
 """Names of the files that a report reads: neither journals nor weights."""
@@ -54,7 +53,7 @@ class GenerationView:
     meteor: MeteorView | None
     gains: list[GainsView]
     evaluators: list[EvaluatorView]
-    finding: Finding | None
+    findings: list[Finding]
 
     @property
     def usage(self) -> StageUsage:
@@ -104,7 +103,7 @@ def read_report(run: EvolutionRun, status: EvolutionRunStatus, root: Path, now: 
     known = list(status.generations)
     share = max(1, len(known))
     generations = [_generation(run, status, one, root, share) for one in known]
-    findings = [one.finding for one in generations if one.finding is not None]
+    findings = [finding for one in generations for finding in one.findings]
     summary = summarise(run, status, root)
     begun = [stage.result for one in generations if one.result is None for stage in one.stages]
     unfinished = [one.usage for one in begun if one is not None]
@@ -145,6 +144,7 @@ def _generation(
     for view in (search, answers, meteor):
         if view is not None:
             observations |= view.observations
+    change = None if meteor is None or meteor.agreement is None else meteor.agreement.auc
     spec = run.spec.evaluation
     measured = evaluators(observations, resamples=spec.bootstrap, confidence=spec.confidence, seed=run.spec.seed)
     return GenerationView(
@@ -160,7 +160,14 @@ def _generation(
         meteor=meteor,
         gains=[] if result is None else read_gains(run, result, root),
         evaluators=measured,
-        finding=search_finding(measured, f"the search of generation {known.index}"),
+        findings=[
+            finding
+            for finding in (
+                search_finding(measured, f"the search of generation {known.index}"),
+                learning_finding(measured, change, f"the learner of generation {known.index}"),
+            )
+            if finding is not None
+        ],
     )
 
 

@@ -14,6 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from perseid.data.estimates import Estimate
+from perseid.evaluation.reliability import LEAST_PROBLEMS
 from perseid.report import plots
 from perseid.report.document import GenerationView, Report
 from perseid.report.gains import GainsView
@@ -48,11 +49,13 @@ def _environment() -> Environment:
         "estimate": estimate,
         "duration": duration,
         "clip": clip,
+        "amount": amount,
         "words": words,
     }
     environment.globals |= {
         "style": Markup((TEMPLATES / "style.css").read_text()),  # our own file
         "script": Markup((TEMPLATES / "script.js").read_text()),  # our own file
+        "least_problems": LEAST_PROBLEMS,
         "scores_plot": scores_plot,
         "gains_plot": gains_plot,
         "losses": losses,
@@ -131,6 +134,14 @@ def duration(seconds: float) -> str:
 def clip(text: str, most: int = TEXT_SHOWN) -> str:
     """The text up to `most` characters, and how many more there are."""
     return text if len(text) <= most else f"{text[:most]} … ({len(text) - most:,} more characters)"
+
+
+def amount(count: int) -> str:
+    """`4.9 million`: a large number in three digits or fewer."""
+    for size, name in ((10**9, "billion"), (10**6, "million"), (10**3, "thousand")):
+        if count >= size:
+            return f"{count / size:.3g} {name}" if count < 999.5 * size else f"{count / size:,.0f} {name}"
+    return f"{count}"
 
 
 def words(name: str) -> str:

@@ -72,7 +72,11 @@ def read_answers(stage: Path, most: int) -> AnswersView | None:
             view.judged += 1
             view.passed += one.passed
             view.outcomes.setdefault(one.problem_id, {}).setdefault(one.plan, []).append(one.passed)
-            for name, score in (("plan-value", one.value), ("likelihood", one.mean_logprob), ("ladder", one.score)):
+            # One value for all answers of a plan: it cannot order them, and is not asked to.
+            view.observations["plan-value"].append(
+                Observation(one.problem_id, one.value, one.passed, scored=f"{one.plan_index}")
+            )
+            for name, score in (("likelihood", one.mean_logprob), ("ladder", one.score)):
                 view.observations[name].append(Observation(one.problem_id, score, one.passed))
         if one.passed:
             solved.add(one.problem_id)

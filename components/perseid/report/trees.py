@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import isclose
 from pathlib import Path
 
 from perseid.api.files import TREES
@@ -13,10 +14,14 @@ from perseid.data.records import TreeRecord
 from perseid.evaluation.calibration import Observation
 from perseid.report.calibrations import PARTS
 from perseid.report.files import read_places, read_record, spread
+from perseid.search.evaluators import likelihood_score
 from perseid.search.tree import Node, Tree
 
 NODES_SHOWN = 60
 """Of one tree: those of its plans first, then the most visited."""
+
+MOST = 10.0
+"""An evaluator's highest score: of execution, that all tests passed with all code that was made."""
 
 Steps = tuple[str, ...]
 Outcome = tuple[int, int]
@@ -77,7 +82,7 @@ class SearchView:
     stopped: Counter[str] = field(default_factory=Counter)
     shown: list[TreeView] = field(default_factory=list)
     observations: dict[str, list[Observation]] = field(default_factory=lambda: defaultdict(list))
-    """Scores of steps against the verdicts on the answers that were made from them, by what gave the score."""
+    """Scores of steps against verdicts on answers that were made from them, by what gave the score."""
 
     @property
     def without_plans(self) -> bool:
@@ -102,8 +107,7 @@ def read_search(stage: Path, outcomes: Mapping[str, Mapping[Steps, Sequence[bool
         view.nodes += len(tree.nodes) - 1
         view.stopped[record.stop_reason] += 1
         _observe(view, record, tree, outcomes.get(record.problem_id, {}))
-    if view.observations.get("part-ladder") == view.observations.get("step-score"):
-        view.observations.pop("part-ladder", None)  # it is the whole evaluator
+    _drop_copies(view.observations)
     chosen = _chosen(places, outcomes, most)
     for record in (read_record(path, place, TreeRecord) for name, place in places.items() if name in chosen):
         view.shown.append(view_tree(record, tree_of(record, path), outcomes.get(record.problem_id, {}), NODES_SHOWN))
@@ -141,16 +145,40 @@ def _find(tree: Tree, steps: Sequence[str]) -> Node | None:
 
 
 def _observe(view: SearchView, record: TreeRecord, tree: Tree, outcomes: Mapping[Steps, Sequence[bool]]) -> None:
+    """A step whose code the search has run is judged by that code: by its own answers' verdicts where conversion has
+    them, else by whether all of it passed. Any other step is judged by the answers to the plans that go through it."""
+    through: dict[int, list[tuple[Steps, bool]]] = defaultdict(list)
     for steps, verdicts in outcomes.items():
         end = _find(tree, steps)
-        if end is None:
-            continue
-        for node in tree.lineage(end):
-            scores = {"step-value": node.value, "step-score": node.score, "step-likelihood": _per_token(node)}
-            scores |= {f"part-{name}": _number(node.evidence[name]) for name in PARTS if name in node.evidence}
-            for right in verdicts:
-                for name, score in scores.items():
-                    view.observations[name].append(Observation(record.problem_id, score, right))
+        for node in tree.lineage(end) if end is not None else ():
+            through[node.id] += [(steps, right) for right in verdicts]
+    for node in tree.nodes[1:]:
+        path = tree.path(node)
+        executed = _number(node.evidence.get("execution"))
+        seen = through[node.id]
+        if executed is not None:
+            seen = [(path, right) for right in outcomes.get(path, (executed >= MOST,))]
+        scores = {"step-value": node.value, "step-score": node.score, "step-likelihood": _per_token(node)}
+        scores |= {f"part-{name}": _number(node.evidence[name]) for name in PARTS if name in node.evidence}
+        for plan, right in seen:
+            for name, score in scores.items():
+                view.observations[name].append(
+                    Observation(record.problem_id, score, right, scored=f"{node.id}", plan="\n".join(plan))
+                )
+
+
+def _drop_copies(observations: dict[str, list[Observation]]) -> None:
+    """Where one score is the whole evaluator, it stands there once."""
+    said = observations.get("step-score", [])
+    if observations.get("part-ladder") == said:
+        observations.pop("part-ladder", None)
+    likelihoods = observations.get("step-likelihood", [])
+    if any(one.score is not None for one in said) and all(
+        (one.score is None) == (other.score is None)
+        and (one.score is None or other.score is None or isclose(one.score, likelihood_score(other.score)))
+        for one, other in zip(said, likelihoods, strict=True)
+    ):
+        observations.pop("step-score")
 
 
 def view_tree(record: TreeRecord, tree: Tree, outcomes: Mapping[Steps, Sequence[bool]], most: int) -> TreeView:

@@ -185,12 +185,15 @@ def training_samples(
 def _calibrations(candidates: Sequence[Candidate]) -> list[Calibration]:
     """How well each score told right answers from wrong ones, over all answers with a verdict."""
     judged = [candidate for candidate in candidates if candidate.passed is not None]
-    scores: dict[str, Callable[[Candidate], float | None]] = {
-        "likelihood": lambda one: one.mean_logprob,
-        "plan_value": lambda one: one.value,
-        "ladder": lambda one: one.score,
-    }
+
+    def seen(score: Callable[[Candidate], float | None], *, of_plan: bool = False) -> list[Observation]:
+        return [
+            Observation(one.problem_id, score(one), bool(one.passed), scored=f"{one.plan_index}" if of_plan else "")
+            for one in judged
+        ]
+
     return [
-        calibrate(name, [Observation(one.problem_id, score(one), bool(one.passed)) for one in judged])
-        for name, score in scores.items()
+        calibrate("likelihood", seen(lambda one: one.mean_logprob)),
+        calibrate("plan_value", seen(lambda one: one.value, of_plan=True)),
+        calibrate("ladder", seen(lambda one: one.score)),
     ]
