@@ -73,6 +73,13 @@ def test_generations_of_one_run_stand_against_its_base_or_each_other(tmp_path: P
     assert told["changes"] == []
 
 
+def test_the_best_model_of_one_run_has_taken_what_its_own_generation_took(tmp_path: Path) -> None:
+    place = make(tmp_path / "a", BETTER, WORSE)
+    told = json.loads(compare(place, "--json").stdout)
+    assert told["second"]["usage"]["calls"] == 1234, "and not that of both generations"
+    assert told["first"]["usage"]["calls"] == 0
+
+
 def test_a_rejected_generation_loses_problems(tmp_path: Path) -> None:
     text = compare(make(tmp_path, WORSE), "--generation", "0").output
     assert "0 problems gained, 1 lost" in text

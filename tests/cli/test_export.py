@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from perseid.cli import exits
 from perseid.cli.app import app
 from perseid.engines.identity import content_id
 from perseid.runner.directory import RunDirectory
+from tiny_llama import make_model, write_model
 
 SECRET = "hf_averysecrettoken0123456789"
 FILES = {"config.json": "{}", "model.safetensors": "weights", "tokenizer.json": "{}", "chat_template.jinja": "{{ x }}"}
@@ -90,6 +92,67 @@ def test_a_model_that_is_no_better_says_so_and_an_unknown_licence_is_not_made_up
     assert "On held-out the interval of the gain contains zero: this is no evidence" in card
     assert "Not stated: the terms of org/base hold" in card
     assert "license" not in yaml.safe_load(card.split("---\n")[1])
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "says"),
+    [
+        ("mcts", "SRA-MCTS (arXiv 2411.11053): the model searched for plans by Monte Carlo tree search"),
+        ("tot", "with Tree of Thoughts in place of its search"),
+        ("cot", "wrote each plan as one chain of thought"),
+        ("direct", "Rejection sampling: the model wrote code for each problem alone, without a plan"),
+    ],
+)
+def test_the_card_says_by_which_algorithm_answers_were_made(
+    run: Path, tmp_path: Path, algorithm: str, says: str
+) -> None:
+    file = run / "run.json"
+    told = json.loads(file.read_text())
+    told["spec"]["synthesis"]["search"]["algorithm"] = algorithm
+    file.write_text(json.dumps(told))
+    assert export(run, "--to", tmp_path / "mine").exit_code == exits.OK
+    card = (tmp_path / "mine" / "README.md").read_text()
+    assert says in card
+    assert ("Monte Carlo" in card) == (algorithm == "mcts")
+    assert "and learned from answers that were kept\n(by their problems' tests)." in card
+
+
+def test_a_model_whose_scores_are_not_there_is_exported_with_a_card_that_says_so(run: Path, tmp_path: Path) -> None:
+    shutil.rmtree(run / "evaluations")
+    result = export(run, "--to", tmp_path / "mine")
+    assert result.exit_code == exits.OK, result.output
+    assert "## Scores\n\nIt was not scored" in (tmp_path / "mine" / "README.md").read_text()
+
+
+def test_of_both_methods_each_dev_set_is_marked_as_deciding(run: Path, tmp_path: Path) -> None:
+    file = run / "run.json"
+    told = json.loads(file.read_text())
+    told["spec"]["methods"] = ["sra-mcts", "meteor"]
+    told["spec"]["meteor"]["questions"]["dev"]["name"] = "held-out"
+    file.write_text(json.dumps(told))
+    for result in run.glob("generations/*/attempts/*/result.json"):
+        result.write_text(result.read_text().replace('"name":"dev"', '"name":"all-dev"'))
+    assert export(run, "--to", tmp_path / "mine").exit_code == exits.OK
+    card = (tmp_path / "mine" / "README.md").read_text()
+    for name in ("dev", "held-out"):
+        assert f"| {name} (decided its promotion, with the others so marked) |" in card
+
+
+@pytest.mark.slow  # imports transformers and loads a model
+def test_an_export_is_loaded_by_transformers_alone(run: Path, tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    before = content_id(tmp_path / "model")
+    shutil.rmtree(tmp_path / "model")
+    write_model(tmp_path / "model", make_model())
+    for file in [*run.rglob("*.json")]:
+        file.write_text(file.read_text().replace(before, content_id(tmp_path / "model")))
+    result = export(run, "--to", tmp_path / "mine")
+    assert result.exit_code == exits.OK, result.output
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "mine")
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "mine")
+    prompt = tokenizer("hello", return_tensors="pt")
+    assert model.generate(**prompt, max_new_tokens=3, do_sample=False).shape[1] > prompt["input_ids"].shape[1]
 
 
 def test_a_directory_that_is_not_empty_is_refused_and_an_empty_one_is_taken(run: Path, tmp_path: Path) -> None:

@@ -14,12 +14,23 @@ from perseid.api.result import GenerationResult
 from perseid.report.files import read_document
 from perseid.report.models import ChosenModel
 from perseid.report.stages import shown_attempt
-from perseid.report.versus import RunFiles, SetVersus, compare_models
+from perseid.report.summary import scored_titles
+from perseid.report.versus import NothingSharedError, RunFiles, SetVersus, compare_models
 from perseid.training.manifest import MANIFEST_NAME, ModelManifest
 
 TEMPLATES = Path(__file__).with_name("templates")
 EMBEDDED = {"embedded:smollm2-135m-instruct": ("HuggingFaceTB/SmolLM2-135M-Instruct", "apache-2.0")}
 """Hub id and licence of models that come with packages."""
+
+
+SEARCHES = {
+    "mcts": "SRA-MCTS (arXiv 2411.11053): the model searched for plans by Monte Carlo tree search, wrote code by them,",
+    "tot": "As SRA-MCTS (arXiv 2411.11053), with Tree of Thoughts in place of its search: the model searched for plans"
+    " breadth first, wrote code by them,",
+    "cot": "As SRA-MCTS (arXiv 2411.11053), without its search: the model wrote each plan as one chain of thought, code by it,",
+    "direct": "Rejection sampling: the model wrote code for each problem alone, without a plan,",
+}
+"""What a search's algorithm was, up to what was learned from it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +57,8 @@ class CardFacts:
     confidence: float
     sets: list[SetVersus]
     """The base (first) against this model (second)."""
-    deciding: str | None
-    """The set that decided its promotion."""
+    deciding: frozenset[str]
+    """The set that decided its promotion, or those that did together."""
     taught: list[Taught]
     """Generations between the base and this model, the first one first."""
     manifest: ModelManifest | None
@@ -56,7 +67,10 @@ class CardFacts:
 def card_facts(run: RunFiles, model: ChosenModel, directory: Path, name: str, licence: str | None) -> CardFacts:
     """The facts of the model of a generation, whose files lie in `directory`. Raises DataError."""
     assert model.generation is not None  # the base has a card of its own
-    versus = compare_models(run, run, "base", model.generation)
+    try:
+        sets = compare_models(run, run, "base", model.generation).sets
+    except NothingSharedError:
+        sets = []  # it was scored on nothing that is still there, and the card says so
     chain = list(_chain(run, model.generation))
     results = [result for result in chain if result is not None]
     ref = run.run.spec.model.ref
@@ -68,9 +82,9 @@ def card_facts(run: RunFiles, model: ChosenModel, directory: Path, name: str, li
         model=model,
         base=base,
         licence=licence or known,
-        confidence=versus.confidence,
-        sets=versus.sets,
-        deciding=None if newest is None or newest.dev is None else newest.dev.name,
+        confidence=run.run.spec.evaluation.confidence,
+        sets=sets,
+        deciding=frozenset() if newest is None or newest.dev is None else _deciding(run, newest.dev.name),
         taught=[Taught(one.generation, one.yields.kept, one.yields.total) for one in results],
         manifest=read_document(directory / MANIFEST_NAME, ModelManifest),
     )
@@ -88,8 +102,20 @@ def render_card(facts: CardFacts) -> str:
     environment.filters["interval"] = lambda value: "{:.1f} % [{:.1f}, {:.1f}]".format(*(100 * one for one in value))
     environment.filters["points"] = lambda value: "{:+.1f} [{:+.1f}, {:+.1f}]".format(*(100 * one for one in value))
     spec = facts.run.run.spec
-    text = environment.get_template("card.md").render(facts=facts, spec=spec, version=__version__, front=_front(facts))
+    text = environment.get_template("card.md").render(
+        facts=facts,
+        spec=spec,
+        version=__version__,
+        front=_front(facts),
+        search=SEARCHES[spec.synthesis.search.algorithm],
+    )
     return text.rstrip() + "\n"
+
+
+def _deciding(run: RunFiles, name: str) -> frozenset[str]:
+    """With both methods their dev sets decide together, under a name that no set has."""
+    dev = frozenset(title for title, decides in scored_titles(run.run.spec) if decides)
+    return frozenset({name}) if name in dev else dev
 
 
 def _front(facts: CardFacts) -> str:

@@ -194,7 +194,7 @@ def _sets(
     promoted_id = None if promoted is None or promoted.is_base else promoted.model_id
     store = evaluation_store(root)
     summaries = []
-    for title, decides in _titles(run.spec):
+    for title, decides in scored_titles(run.spec):
         base = store.get((title, base_id))
         if base is None:
             continue
@@ -202,7 +202,7 @@ def _sets(
     return summaries
 
 
-def _titles(spec: EvolutionRunSpec) -> list[tuple[str, bool]]:
+def scored_titles(spec: EvolutionRunSpec) -> list[tuple[str, bool]]:
     """The sets that models are scored on, and whether each decides: the dev sets of the run's methods come first."""
     titles: list[tuple[str, bool]] = []
     if "sra-mcts" in spec.methods:

@@ -36,7 +36,8 @@ class Side:
     """In words: `best model (generation 1)`."""
     model_id: str
     usage: StageUsage
-    """Of the run's stages that have ended; of one generation where the two are of one run."""
+    """Of the run's stages that have ended; of the model's own generation where the two are of one run, none of the
+    base."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +98,15 @@ class RunFiles:
         return self.run.metadata.name
 
 
+class NothingSharedError(DataError):
+    """Two models were scored on no problem in common."""
+
+
 def compare_models(first: RunFiles, second: RunFiles, of_first: Which, of_second: Which) -> Versus:
-    """The second model against the first. Raises DataError where one is not there, or they share no problem."""
+    """The second model against the first.
+
+    Raises DataError where one is not there, and NothingSharedError where they share no problem.
+    """
     one_run = first.root == second.root
     sides = [_side(files, which, alone=one_run) for files, which in ((first, of_first), (second, of_second))]
     stores = [_scores(files, side) for files, side in zip((first, second), sides, strict=True)]
@@ -109,7 +117,7 @@ def compare_models(first: RunFiles, second: RunFiles, of_first: Which, of_second
         if (other := _counterpart(mine, stores[1])) is not None
     ]
     if not sets:
-        raise DataError(
+        raise NothingSharedError(
             f"{first.name} and {second.name} share no problem: {_told(first, stores[0])}, {_told(second, stores[1])};"
             " compare runs with an evaluation set in common (spec.problems.dev or test)"
         )
@@ -122,7 +130,10 @@ def _side(files: RunFiles, which: Which, *, alone: bool) -> Side:
     usage = read_overview(files.run, files.status, files.root).usage
     promoted = files.status.promoted
     if which == "best" and promoted is not None and not promoted.is_base:
-        return Side(files.name, f"best model (generation {promoted.generation})", promoted.model_id or "", usage)
+        best = None if promoted.generation is None else results.get(promoted.generation)
+        own = StageUsage() if best is None else StageUsage.sum(best.usage.values())
+        words = f"best model (generation {promoted.generation})"
+        return Side(files.name, words, promoted.model_id or "", own if alone else usage)
     if which in ("base", "best"):
         if base is None:
             raise DataError(
