@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from perseid.api.base import replace
 from perseid.api.layout import Layout
 from perseid.cli import exits
 from perseid.cli.app import app
+from perseid.cli.trees import FAIR, GOOD
 from perseid.runner.directory import RunDirectory
 
 
@@ -51,6 +53,22 @@ def test_a_tree_has_steps_visits_values_reflections_the_best_path_and_the_verdic
     assert "✓ code 0 passes" in text
     assert "✗ code 0 fails: assertion: assert f2(1) == 3" in text
     assert "\x1b" not in text, "no colour without a terminal"
+
+
+def test_values_are_in_colour_where_there_is_some(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm-256color")
+    text = tree(run, "family/problem-2").output
+    found = re.findall(r"\x1b\[(?:1;)?([0-9]+)m([0-9]+\.[0-9]+)", text)
+    colours = {
+        level: {colour for colour, value in found if level == _level(float(value))} for level in ("good", "poor")
+    }
+    assert colours == {"good": {"32"}, "poor": {"31"}}
+
+
+def _level(value: float) -> str:
+    return "good" if value >= GOOD else "poor" if value < FAIR else "fair"
 
 
 def test_depth_counts_what_it_leaves_out(run: Path) -> None:

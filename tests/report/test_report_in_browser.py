@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import shutil
+import subprocess
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from selenium import webdriver
@@ -15,7 +18,7 @@ from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
 from fabricated_results import BETTER, RUN, WORSE, fabricate
-from fabricated_stages import write_meteor, write_search
+from fabricated_stages import PROBLEMS, write_meteor, write_search
 from perseid.api.base import replace
 from perseid.api.layout import Layout
 from perseid.report.document import read_report
@@ -112,8 +115,9 @@ def test_a_step_is_unfolded_with_the_keyboard(browser: webdriver.Chrome) -> None
 def test_a_dot_of_the_picture_leads_to_its_step(browser: webdriver.Chrome) -> None:
     last = browser.find_elements(By.CSS_SELECTOR, "section.tree:not([hidden]) svg a")[-1]
     target = (last.get_dom_attribute("href") or "").partition("#")[2]
-    browser.execute_script("location.hash = arguments[0]", target)
     step = browser.find_element(By.ID, target)
+    assert not step.is_displayed()
+    last.find_element(By.TAG_NAME, "circle").click()
     WebDriverWait(browser, 60).until(lambda _: step.is_displayed())
     summary = step.find_element(By.TAG_NAME, "summary")
     WebDriverWait(browser, 60).until(lambda _: browser.switch_to.active_element == summary)
@@ -156,6 +160,37 @@ def test_a_page_is_printed_dark_on_light_whatever_the_screen_is(browser: webdriv
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "", "features": []})
     assert colours == ["rgba(0, 0, 0, 1)", "rgba(255, 255, 255, 1)"]
     assert shown == []
+
+
+def test_all_that_is_folded_or_not_chosen_on_the_screen_is_on_paper(browser: webdriver.Chrome) -> None:
+    folded = ("Write a function f3(x)", "return x + 0", "way 2", "managedBy", "Score against outcome")
+    printed = browser.execute_cdp_cmd("Page.printToPDF", {"printBackground": True, "preferCSSPageSize": True})
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    try:
+        text = browser.execute_script("return document.querySelector('main').innerText")
+        width = browser.execute_script(
+            "return document.documentElement.scrollWidth - document.documentElement.clientWidth"
+        )
+        plots = [plot.rect["width"] for plot in browser.find_elements(By.CSS_SELECTOR, "svg.plot, svg.tree-plot")]
+    finally:
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+    assert [said for said in folded if said not in text] == []
+    assert width == 0
+    assert all(0 < each <= 1000 for each in plots)
+    assert base64.b64decode(printed["data"]).startswith(b"%PDF")
+    assert visible(browser, "details:not([open]) > *:not(summary)") == [], "the screen is as it was"
+
+
+@pytest.mark.skipif(shutil.which("pdftotext") is None, reason="apt-get install poppler-utils")
+def test_the_printed_file_has_the_text_of_every_tree_and_answer(browser: webdriver.Chrome, tmp_path: Path) -> None:
+    printed = browser.execute_cdp_cmd("Page.printToPDF", {"printBackground": True})
+    file = tmp_path / "report.pdf"
+    file.write_bytes(base64.b64decode(printed["data"]))
+    done = subprocess.run(["pdftotext", "-raw", str(file), "-"], capture_output=True, text=True, check=True)
+    text = " ".join(done.stdout.split())
+    for number in range(PROBLEMS):
+        assert f"Write a function f{number}(x)" in text
+    assert "return x + 0" in text
 
 
 def test_answers_are_shown_by_what_became_of_them(browser: webdriver.Chrome) -> None:

@@ -22,7 +22,7 @@ from perseid.data.jsonl import read_jsonl, write_jsonl
 from perseid.data.records import TreeRecord
 from perseid.report import trees
 from perseid.report.document import LEAST_SHOWN, TREES_SHOWN, Report, read_report
-from perseid.report.render import TEXT_SHOWN, render
+from perseid.report.render import TEMPLATES, TEXT_SHOWN, render
 from perseid.search.evaluators import likelihood_score
 from perseid.search.tree import Tree
 
@@ -303,6 +303,45 @@ def test_a_generation_that_looked_for_no_plans_says_so_and_shows_no_trees(tmp_pa
     text = Page(render(read(tmp_path, RUN, status))).text
     assert f"answers were sampled for each of the {PROBLEMS} problems alone" in text
     assert "stopped by complete" not in text
+
+
+TEXT_ON = {
+    "page": ("ink", "soft", "accent", "good", "bad", "unsure"),
+    "card": ("ink", "soft", "accent", "good", "bad", "unsure"),
+    "wash": ("ink", "good", "bad", "unsure"),
+    "mark": ("ink", "soft", "good", "bad", "unsure"),
+    "accent": ("card",),
+}
+"""Which colours stand on which: chips and code are on the wash, a step that a link leads to on the mark."""
+
+
+@pytest.mark.parametrize("place", range(4), ids=["light", "dark by the system", "dark by choice", "paper"])
+def test_text_stands_out_from_what_it_stands_on_in_every_theme(place: int) -> None:
+    style = (TEMPLATES / "style.css").read_text()
+    blocks = [dict(re.findall(r"--(\w+): (#[0-9a-f]{3,6})", block)) for block in re.findall(r"\{([^{}]*)\}", style)]
+    themes = [block for block in blocks if "ink" in block]
+    assert len(themes) == 4
+    theme = {**themes[0], **themes[place]}  # what paper does not say stays
+    faint = {
+        f"{text} on {under}": round(contrast(theme[text], theme[under]), 2)
+        for under, texts in TEXT_ON.items()
+        for text in texts
+        if contrast(theme[text], theme[under]) < 4.5
+    }
+    assert faint == {}, "WCAG 2.2 (1.4.3) wants 4.5"
+
+
+def contrast(first: str, second: str) -> float:
+    """WCAG's contrast ratio, 1 to 21."""
+
+    def luminance(colour: str) -> float:
+        digits = colour[1:] if len(colour) == 7 else "".join(2 * digit for digit in colour[1:])
+        shares = [int(digits[place : place + 2], 16) / 255 for place in (0, 2, 4)]
+        linear = [share / 12.92 if share <= 0.04045 else ((share + 0.055) / 1.055) ** 2.4 for share in shares]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    light, dark = sorted((luminance(first), luminance(second)), reverse=True)
+    return (light + 0.05) / (dark + 0.05)
 
 
 def test_a_broken_file_is_named_with_its_line(tmp_path: Path) -> None:

@@ -192,8 +192,10 @@ def _interrupts_held() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _leaving_on_interrupt() -> Iterator[None]:
-    """Within `_interrupts_held`: Ctrl-C ends the command at once. Weights are fetched and loaded in threads that nothing
-    can stop and that Python would wait for, and nothing has been said yet that could be lost.
+    """Within `_interrupts_held`: Ctrl-C ends the command at once.
+
+    Weights are fetched and loaded in threads that nothing can stop and that Python would wait for, and nothing has been
+    said yet that could be lost.
     """
     reading, writing = os.pipe()
     os.set_blocking(writing, False)

@@ -141,8 +141,8 @@ def _by_auc(found: Reliability, overall: Judgement) -> tuple[Tone, str]:
 def learning_finding(measured: Sequence[EvaluatorView], change: Estimate | None, whose: str) -> Finding | None:
     """Whether a learner knows its right answers from its wrong ones, and whether training taught it that.
 
-    `change` is that of the AUC on the same answers, after - before. `whose` begins the sentence. None where its verdicts
-    were not asked for after training.
+    `change` is that of the AUC on the same answers, after - before. `whose` begins the sentence. None where its
+    verdicts were not asked for after training.
     """
     by_name = {one.name: one.measured for one in measured}
     after, before = by_name.get(LEARNED), by_name.get(BEFORE)
@@ -195,7 +195,7 @@ def _circular(found: Reliability, likelihood: Reliability | None, whose: str) ->
         known = (
             f" The likelihood of its steps, which knows no tests, has an AUC of {likelihood.auc}."
             if order is None
-            else f" The likelihood of its steps, which knows no tests, puts {order} of the pairs inside a problem in order."
+            else f" The likelihood of its steps, which knows no tests, puts {order} of a problem's pairs in order."
         )
         if likelihood.judgement != "informative":
             surely = "might" if judge(likelihood.auc) == "informative" else "would"

@@ -54,8 +54,10 @@ class Backend(Protocol):
 
 
 class LocalBackend:
-    """Executes pipeline runs as child processes, at most one at a time. Raises RunnerError where the directory cannot be
-    written: the run is as it was, and can be gone on with."""
+    """Executes pipeline runs as child processes, at most one at a time.
+
+    Raises RunnerError where the directory cannot be written: the run is as it was, and can be gone on with.
+    """
 
     def __init__(self, directory: RunDirectory) -> None:
         self._directory = directory

@@ -27,6 +27,16 @@ for (const button of document.querySelectorAll("button[data-fold]")) {
   });
 }
 
+// Paper cannot be unfolded. The style does it, but for browsers that do not know the folded part by a name.
+if (!CSS.supports("selector(::details-content)")) {
+  let folded = [];
+  window.addEventListener("beforeprint", () => {
+    folded = [...document.querySelectorAll("details:not([open])")];
+    for (const part of folded) part.open = true;
+  });
+  window.addEventListener("afterprint", () => { for (const part of folded) part.open = false; });
+}
+
 // A link to a step inside folded ones: unfold what it stands in.
 const reveal = () => {
   const target = location.hash.length > 1 && document.getElementById(decodeURIComponent(location.hash.slice(1)));
