@@ -40,7 +40,7 @@ def problems(directory: Path, name: str, *ids: str) -> None:
     (directory / name).write_text("\n".join(lines) + "\n")
 
 
-EXAMPLES = ["quickstart.yaml", "sra-mcts-8b.yaml", "meteor-quickstart.yaml", "meteor-stackoverflow.yaml"]
+EXAMPLES = sorted(path.name for path in (ROOT / "examples").glob("*.yaml"))
 
 
 @pytest.mark.parametrize("name", EXAMPLES)

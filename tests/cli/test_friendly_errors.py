@@ -7,11 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner, Result
+from refusals import perseid
 from wrong_inputs import DATA, DIRECTORY, GOOD, MODELS, OF_FILES, RUN_FILES, Wrong
 
 from perseid.cli import exits
-from perseid.cli.app import app
 from tiny_llama import make_model, write_model
 
 TABLES = {"run file": RUN_FILES, "data": DATA, "model": MODELS}
@@ -28,10 +27,6 @@ def whole_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Path]:
         return made[0]
 
     return model
-
-
-def perseid(*arguments: str | Path) -> Result:
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
 def write(wrong: Wrong, directory: Path, whole_model: Callable[[], Path]) -> Path:
@@ -67,7 +62,11 @@ def test_what_is_wrong_is_told_with_its_place_and_what_to_do_before_anything_is_
         assert isinstance(result.exception, SystemExit), "something escaped"
         assert result.stdout == ""
         assert "Traceback" not in result.stderr
-        if table != "run file":  # which may have many mistakes, and a line for each
+        if table == "run file":  # which may have many mistakes: a head, and for each a paragraph
+            head, paragraph = result.stderr.strip().split("\n\n")
+            assert head == f"{file} has 1 mistake:"
+            assert len(paragraph.splitlines()) <= 3, "the place, what is wrong, what to do"
+        else:
             assert "\n" not in result.stderr.strip(), result.stderr
         for said in wrong.says:
             assert said.replace("{dir}", str(tmp_path)) in result.stderr, result.stderr

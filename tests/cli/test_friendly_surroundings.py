@@ -142,7 +142,7 @@ def test_a_file_of_the_run_that_somebody_damaged_is_told(
     refused(perseid("run", file), f"{damaged} cannot be read", "move the directory away")
 
 
-def test_a_start_from_a_run_that_is_not_there_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_start_from_a_run_that_is_not_there_leaves_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else the file with the right name would be refused as another run."""
     monkeypatch.chdir(tmp_path)
     file = write(tmp_path, OF_FILES + "  model: {evolutionRun: other}\n")

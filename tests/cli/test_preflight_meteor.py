@@ -11,36 +11,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner, Result
+from refusals import KEY, perseid
+from typer.testing import Result
+from wrong_inputs import HEAD, QUESTIONS, question
+from wrong_inputs import METEOR as OF_QUESTIONS
 
 from perseid.cli import exits
-from perseid.cli.app import app
 from perseid.engines.protocol import Message, Request, Sampling
 from perseid.engines.recorded import Recorder
 from perseid.engines.scripted import ScriptedEngine
 
-HEAD = """\
-apiVersion: perseid.dev/v1alpha1
-kind: EvolutionRun
-metadata:
-  name: small
-spec:
-  engine: {type: transformers}
-"""
 METEOR = HEAD + "  methods: [meteor]\n"
-FILES = """\
-    questions:
-      train: {source: jsonl, path: train.jsonl}
-      dev: {source: jsonl, path: dev.jsonl, name: dev}
-      test: []
-"""
-OF_FILES = METEOR + "  meteor:\n    mentor: {type: recorded, path: answers.jsonl}\n" + FILES
-KEY = "sk-do-not-tell-anybody-0123456789"
 ENDPOINT = "openai: {baseUrl: 'http://localhost:1/v1', model: strong, apiKeyEnv: MENTOR_KEY}"
-
-
-def question(identity: str, title: str, **more: object) -> str:
-    return json.dumps({"id": identity, "title": title, "check": {"type": "number", "value": 8}, **more})
 
 
 def answer(subject: str) -> str:
@@ -58,10 +40,6 @@ def write(directory: Path, run: str, files: Mapping[str, str]) -> Path:
         (directory / name).write_text(content, encoding="utf-8")
     (directory / "run.yaml").write_text(run, encoding="utf-8")
     return directory / "run.yaml"
-
-
-def perseid(*arguments: str | Path) -> Result:
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
 def assert_refused(result: Result, directory: Path) -> None:
@@ -174,7 +152,7 @@ class Wrong:
 
 
 def role(**roles: str) -> str:
-    return METEOR + "  meteor:\n" + "".join(f"    {name}: {{{text}}}\n" for name, text in roles.items()) + FILES
+    return METEOR + "  meteor:\n" + "".join(f"    {name}: {{{text}}}\n" for name, text in roles.items()) + QUESTIONS
 
 
 RECORDED = "type: recorded, path: answers.jsonl"
@@ -197,16 +175,16 @@ WRONG: dict[str, Wrong] = {
     "a column that is not there": Wrong(
         ("train.csv: there is no column 'title', but 'Titel'", "set columns.title"),
         {"train.csv": "Titel,body\na,b\n"},
-        run=OF_FILES.replace("{source: jsonl, path: train.jsonl}", "{source: csv, path: train.csv}"),
+        run=OF_QUESTIONS.replace("{source: jsonl, path: train.jsonl}", "{source: csv, path: train.csv}"),
     ),
     "a split that nothing falls into": Wrong(
         ("none of 1 questions falls into the split", "give the splits as files of their own"),
         {"train.jsonl": question("t1", "How do I sort list number 2?") + "\n"},
-        run=OF_FILES.replace("path: train.jsonl}", "path: train.jsonl, split: dev}"),
+        run=OF_QUESTIONS.replace("path: train.jsonl}", "path: train.jsonl, split: dev}"),
     ),
     "questions in object storage": Wrong(
         ("s3://bucket/train.jsonl: questions are read from files", "copy them to a file"),
-        run=OF_FILES.replace("path: train.jsonl", "path: 's3://bucket/train.jsonl'"),
+        run=OF_QUESTIONS.replace("path: train.jsonl", "path: 's3://bucket/train.jsonl'"),
     ),
     "a check with a broken regular expression": Wrong(
         ("question 't1'", "'(8' is no regular expression", "correct the check", "train.jsonl"),
@@ -237,11 +215,11 @@ WRONG: dict[str, Wrong] = {
     ),
     "a question in dev and in test": Wrong(
         ("spec.meteor.questions.test[1] have the same text as one of spec.meteor.questions.dev",),
-        run=OF_FILES.replace("test: []", "test: [{split: test}, {source: jsonl, path: dev.jsonl, name: again}]"),
+        run=OF_QUESTIONS.replace("test: []", "test: [{split: test}, {source: jsonl, path: dev.jsonl, name: again}]"),
     ),
     "two sets of one name in both methods": Wrong(
         ("two evaluation sets are called same", "spec.problems.dev.name", "spec.meteor.questions.dev.name"),
-        run=OF_FILES.replace("[meteor]", "[sra-mcts, meteor]").replace("name: dev", "name: same")
+        run=OF_QUESTIONS.replace("[meteor]", "[sra-mcts, meteor]").replace("name: dev", "name: same")
         + "  problems: {dev: {source: pack, split: dev, name: same}}\n",
     ),
     "answers broken on a line": Wrong(
@@ -342,7 +320,7 @@ def prepare(wrong: Wrong, directory: Path, monkeypatch: pytest.MonkeyPatch) -> P
     for name, value in wrong.environment.items():
         monkeypatch.setenv(name, value)
     files = {name: text for name, text in {**GOOD, **wrong.files}.items() if text is not None}
-    return write(directory, wrong.run or OF_FILES, files)
+    return write(directory, wrong.run or OF_QUESTIONS, files)
 
 
 @pytest.mark.parametrize("name", WRONG)
@@ -376,25 +354,27 @@ def assert_valid(file: Path) -> None:
 def test_the_pack_and_good_files_are_valid(tmp_path: Path) -> None:
     assert_valid(write(tmp_path, METEOR, {}))
     assert_valid(write(tmp_path, METEOR.replace("[meteor]", "[sra-mcts, meteor]"), {}))
-    assert_valid(write(tmp_path, OF_FILES, GOOD))
-    assert_valid(write(tmp_path, OF_FILES.replace("path: train.jsonl", f"path: 'file://{tmp_path}/train.jsonl'"), GOOD))
+    assert_valid(write(tmp_path, OF_QUESTIONS, GOOD))
+    assert_valid(
+        write(tmp_path, OF_QUESTIONS.replace("path: train.jsonl", f"path: 'file://{tmp_path}/train.jsonl'"), GOOD)
+    )
 
 
 def test_what_a_run_does_not_use_is_not_looked_at(tmp_path: Path) -> None:
     """METEOR's part of a run by search alone, problems of one by METEOR alone, the mentor where none teaches."""
-    assert_valid(write(tmp_path, OF_FILES.replace("[meteor]", "[sra-mcts]"), {}))
-    assert_valid(write(tmp_path, OF_FILES + "  problems: {train: {source: jsonl, path: absent.jsonl}}\n", GOOD))
-    alone = OF_FILES.replace("  meteor:\n", "  meteor:\n    stages: [self-assessment]\n")
+    assert_valid(write(tmp_path, OF_QUESTIONS.replace("[meteor]", "[sra-mcts]"), {}))
+    assert_valid(write(tmp_path, OF_QUESTIONS + "  problems: {train: {source: jsonl, path: absent.jsonl}}\n", GOOD))
+    alone = OF_QUESTIONS.replace("  meteor:\n", "  meteor:\n    stages: [self-assessment]\n")
     (tmp_path / "answers.jsonl").unlink()
     assert_valid(write(tmp_path, alone, EXISTING))
-    assert perseid("validate", write(tmp_path, OF_FILES, EXISTING)).exit_code == exits.MISTAKE
+    assert perseid("validate", write(tmp_path, OF_QUESTIONS, EXISTING)).exit_code == exits.MISTAKE
 
 
 def test_a_verifier_needs_some_checks_and_not_all(tmp_path: Path) -> None:
-    assert_valid(write(tmp_path, OF_FILES, {**GOOD, "train.jsonl": TRAIN + UNCHECKED.replace("t1", "t3")}))
+    assert_valid(write(tmp_path, OF_QUESTIONS, {**GOOD, "train.jsonl": TRAIN + UNCHECKED.replace("t1", "t3")}))
     no_checks = {**GOOD, "train.jsonl": UNCHECKED}
     assert_valid(
-        write(tmp_path, OF_FILES.replace("  meteor:\n", "  meteor:\n    stages: [mentor-supervised]\n"), no_checks)
+        write(tmp_path, OF_QUESTIONS.replace("  meteor:\n", "  meteor:\n    stages: [mentor-supervised]\n"), no_checks)
     )
     assert_valid(write(tmp_path, role(mentor=RECORDED, judge="type: model, ref: org/name"), no_checks))
 
@@ -404,7 +384,9 @@ def test_a_dataset_of_the_hub_is_left_to_the_stages(tmp_path: Path, monkeypatch:
         raise AssertionError("the hub was asked")
 
     monkeypatch.setattr("perseid.data.questions.read_hub_table", refuse)
-    hub = OF_FILES.replace("{source: jsonl, path: train.jsonl}", "{source: hub, path: nobody/nothing, split: train}")
+    hub = OF_QUESTIONS.replace(
+        "{source: jsonl, path: train.jsonl}", "{source: hub, path: nobody/nothing, split: train}"
+    )
     assert_valid(write(tmp_path, hub, GOOD))
 
 
@@ -418,9 +400,9 @@ def test_answers_that_a_recorder_wrote_count_even_where_a_kill_cut_off_the_last(
     asyncio.run(record(tmp_path / "answers.jsonl", "t2"))
     with (tmp_path / "answers.jsonl").open("a") as file:
         file.write('{"key":"12')
-    assert_valid(write(tmp_path, OF_FILES, EXISTING))
+    assert_valid(write(tmp_path, OF_QUESTIONS, EXISTING))
     asyncio.run(record(tmp_path / "others.jsonl", "z9"))
-    result = perseid("validate", write(tmp_path, OF_FILES.replace("answers.jsonl", "others.jsonl"), EXISTING))
+    result = perseid("validate", write(tmp_path, OF_QUESTIONS.replace("answers.jsonl", "others.jsonl"), EXISTING))
     assert_refused(result, tmp_path)
     assert "is in spec.meteor.questions.train" in result.stderr
 

@@ -26,18 +26,14 @@ FILES = """\
 """
 OF_FILES = HEAD + FILES
 MBPP = OF_FILES.replace("{source: jsonl, path: train.jsonl}", "{source: mbpp, path: train.jsonl}")
-METEOR = (
-    HEAD
-    + """\
-  methods: [meteor]
-  meteor:
-    mentor: {type: recorded, path: answers.jsonl}
+QUESTIONS = """\
     questions:
       train: {source: jsonl, path: train.jsonl}
       dev: {source: jsonl, path: dev.jsonl, name: dev}
       test: []
 """
-)
+METEOR = HEAD + "  methods: [meteor]\n  meteor:\n    mentor: {type: recorded, path: answers.jsonl}\n" + QUESTIONS
+MEND = "put that right, or give other problems there"
 DIRECTORY = object()
 """In place of a file's content: there is a directory of its name."""
 
@@ -47,8 +43,8 @@ def problem(name: str, **more: object) -> str:
     return json.dumps({"id": name, "statement": f"Write {name}.", "entry_point": name, "tests": tests, **more}) + "\n"
 
 
-def question(identity: str, title: str) -> str:
-    return json.dumps({"id": identity, "title": title, "check": {"type": "number", "value": 8}}) + "\n"
+def question(identity: str, title: str, **more: object) -> str:
+    return json.dumps({"id": identity, "title": title, "check": {"type": "number", "value": 8}, **more})
 
 
 def mbpp_row(number: int, **more: object) -> str:
@@ -127,7 +123,9 @@ RUN_FILES: dict[str, Wrong] = {
         ("run.yaml:8:1", "the YAML is broken", "Check brackets"), spec("  model: {ref: x\n")
     ),
     "a colon in a text": Wrong(("run.yaml:7:", "a colon stands", "in quotes"), spec("  seed: a: b\n")),
-    "a tag": Wrong(("run.yaml:7:", "the YAML tag !secret is not supported"), spec("  model: {ref: !secret x}\n")),
+    "a tag": Wrong(
+        ("run.yaml:7:", "the YAML tag !secret is not supported", "Remove the tag."), spec("  model: {ref: !secret x}\n")
+    ),
     "Latin-1": Wrong(
         ("run.yaml:7:", "not UTF-8: byte 0xe4", "Save it as UTF-8."), HEAD.encode() + b"  seed: 1 # gr\xe4ser\n"
     ),
@@ -167,7 +165,8 @@ DATA: dict[str, Wrong] = {
         files={"train.jsonl": None},
     ),
     "a directory in place of a file": Wrong(
-        ("spec.problems.dev", "{dir}/dev.jsonl cannot be read: Is a directory"), files={"dev.jsonl": DIRECTORY}
+        ("spec.problems.dev", "{dir}/dev.jsonl cannot be read: Is a directory", "check the path"),
+        files={"dev.jsonl": DIRECTORY},
     ),
     "an empty set": Wrong(
         ("spec.problems.train", "train.jsonl has no records", "write at least one Problem"), files={"train.jsonl": "\n"}
@@ -177,7 +176,8 @@ DATA: dict[str, Wrong] = {
         files={"train.jsonl": "".join(problem(f"p{n}") for n in range(16)) + '{"id": "p16", "statement": \n'},
     ),
     "a list in place of an object": Wrong(
-        ("spec.problems.train", "train.jsonl:2:"), files={"train.jsonl": problem("same") + "[1, 2]\n"}
+        ("spec.problems.train", "train.jsonl:2:", "should be an object", MEND),
+        files={"train.jsonl": problem("same") + "[1, 2]\n"},
     ),
     "an id twice": Wrong(
         ("spec.problems.train", "train.jsonl:3: the id 'same' is already on line 1", "must be unique"),
@@ -188,7 +188,7 @@ DATA: dict[str, Wrong] = {
         files={"dev.jsonl": problem("same")},
     ),
     "a record without a statement": Wrong(
-        ("spec.problems.train", "train.jsonl:1: statement of Problem: Field required"),
+        ("spec.problems.train", "train.jsonl:1: statement of Problem: Field required", MEND),
         files={"train.jsonl": '{"id": "a", "tests": ["assert True"]}\n'},
     ),
     "a record's field of another name": Wrong(
@@ -196,18 +196,20 @@ DATA: dict[str, Wrong] = {
         files={"train.jsonl": problem("same", test="assert True")},
     ),
     "tests that are one text": Wrong(
-        ("train.jsonl:1: tests of Problem",), files={"train.jsonl": problem("same", tests="assert same(1) == 1")}
+        ("train.jsonl:1: tests of Problem", "a valid array", MEND),
+        files={"train.jsonl": problem("same", tests="assert same(1) == 1")},
     ),
     "a test that does not compile": Wrong(
         ("spec.problems.train", "problem 'itself'", "tests[1] is not valid Python", "itself(1 = 1", "correct it"),
         files={"train.jsonl": problem("same") + problem("itself", tests=["assert True", "assert itself(1 = 1"])},
     ),
     "a test in Python 2": Wrong(
-        ("spec.problems.dev", "problem 'unchanged'", "tests[0] is not valid Python", "print"),
+        ("spec.problems.dev", "problem 'unchanged'", "tests[0] is not valid Python", "print", "correct it"),
         files={"dev.jsonl": problem("unchanged", tests=['print "yes"'])},
     ),
     "a setup that does not compile": Wrong(
-        ("spec.problems.train", "setup is not valid Python"), files={"train.jsonl": problem("same", setup="import")}
+        ("spec.problems.train", "setup is not valid Python", "correct it"),
+        files={"train.jsonl": problem("same", setup="import")},
     ),
     "an entry point that is no name": Wrong(
         ("the entry_point 'my function' is no name of a Python function", "correct it"),
@@ -229,18 +231,18 @@ DATA: dict[str, Wrong] = {
         ("train.jsonl:1: not UTF-8", "save the file as UTF-8"), files={"train.jsonl": problem("same").encode("utf-16")}
     ),
     "a pack without that level": Wrong(
-        ("spec.problems.train", "no problem is left", "levels"),
+        ("spec.problems.train", "no problem is left", "check the split, and the levels"),
         HEAD + FILES.replace("path: train.jsonl", "path: train.jsonl, levels: [easy]"),
     ),
     "a row of MBPP without tests": Wrong(
-        ("spec.problems.train", "train.jsonl:2: test_list of a row in MBPP's shape"), MBPP,
+        ("spec.problems.train", "train.jsonl:2: test_list of a row in MBPP's shape", MEND), MBPP,
         {"train.jsonl": mbpp_row(601) + mbpp_row(602, test_list=[])},
     ),
     "a row of MBPP whose code does not compile": Wrong(
-        ("train.jsonl:1: the code or a test does not parse",), MBPP, {"train.jsonl": mbpp_row(601, code="def f(x")}
+        ("train.jsonl:1: the code or a test does not parse", MEND), MBPP, {"train.jsonl": mbpp_row(601, code="def f(x")}
     ),
     "a row of MBPP whose tests call something else": Wrong(
-        ("train.jsonl:1: no test calls a function that the code defines", "it defines f"), MBPP,
+        ("train.jsonl:1: no test calls a function that the code defines", "it defines f", MEND), MBPP,
         {"train.jsonl": mbpp_row(601, test_list=["assert g(1) == 2"])},
     ),
     "a split of MBPP that is none": Wrong(
@@ -293,12 +295,13 @@ MODELS: dict[str, Wrong] = {
         {"model/model.safetensors": "version https://git-lfs.github.com/spec/v1\nsize 269060552\n"}, tiny_model=True,
     ),
     "a shard of the weights that is not there": Wrong(
-        ("model.safetensors.index.json names 1 file(s) that are not there, for example model-2.safetensors",), OF_MODEL,
+        ("model.safetensors.index.json names 1 file(s) that are not there", "copy or download it again"), OF_MODEL,
         {"model/model.safetensors.index.json": '{"weight_map": {"a": "model-2.safetensors"}}'},
         tiny_model=True,
     ),
     "no tokenizer": Wrong(
-        ("lacks a tokenizer (tokenizer.json)",), OF_MODEL, {"model/tokenizer.json": None}, tiny_model=True,
+        ("lacks a tokenizer (tokenizer.json)", "it must hold what save_pretrained"), OF_MODEL,
+        {"model/tokenizer.json": None}, tiny_model=True,
     ),
     "a tokenizer without a chat template": Wrong(
         ("spec.model.ref is {dir}/model, whose tokenizer has no chat template", "an instruction-tuned model"), OF_MODEL,

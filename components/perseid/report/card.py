@@ -27,7 +27,8 @@ SEARCHES = {
     "mcts": "SRA-MCTS (arXiv 2411.11053): the model searched for plans by Monte Carlo tree search, wrote code by them,",
     "tot": "As SRA-MCTS (arXiv 2411.11053), with Tree of Thoughts in place of its search: the model searched for plans"
     " breadth first, wrote code by them,",
-    "cot": "As SRA-MCTS (arXiv 2411.11053), without its search: the model wrote each plan as one chain of thought, code by it,",
+    "cot": "As SRA-MCTS (arXiv 2411.11053), without its search: the model wrote each plan as one chain of thought, and"
+    " code by it,",
     "direct": "Rejection sampling: the model wrote code for each problem alone, without a plan,",
 }
 """What a search's algorithm was, up to what was learned from it."""
