@@ -76,7 +76,8 @@ def spent(spec: EvolutionRunSpec, draw: random.Random, sense: float) -> int:
     """Of one search, and of the answers by its plans as conversion would ask for them."""
     model = Spendthrift(draw, sense)
     config = resolve(spec.synthesis.search)
-    result = asyncio.run(build_search(config, model, execute=model.run).search(PROBLEM, 0))
+    search = build_search(config, model, execute=model.run, chains=PLANS)
+    result = asyncio.run(search.search(PROBLEM, 0))
     plans, _ = select_plans(result, count=PLANS, min_words=config.min_plan_words)
     chosen = config.evaluator
     runs = chosen.type == "execution" or (chosen.type == "blend" and chosen.execution_weight > 0)
@@ -139,7 +140,7 @@ ANSWERS = SAMPLES * CODE_TOKENS
     ("search", "most"),
     [
         ({"algorithm": "direct"}, ANSWERS),
-        ({"algorithm": "cot", "maxDepth": 3, "maxStepTokens": 10}, MAX_ATTEMPTS * 3 * 10 + ANSWERS),
+        ({"algorithm": "cot", "maxDepth": 3, "maxStepTokens": 10}, PLANS * (MAX_ATTEMPTS * 3 * 10 + ANSWERS)),
         (PLAIN, MAX_ATTEMPTS * 6 * 10 + PLANS * ANSWERS),
         ({**PLAIN, "evaluator": {"type": "ladder"}}, MAX_ATTEMPTS * 6 * 10 + 6 * CHOICE + PLANS * ANSWERS),
         ({**PLAIN, "evaluator": {"type": "execution"}}, MAX_ATTEMPTS * 6 * 10 + 6 * ANSWERS),

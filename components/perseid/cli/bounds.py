@@ -16,10 +16,9 @@ def most_tokens_of_problem(spec: EvolutionRunSpec) -> int:
     config = resolve(spec.synthesis.search)
     answers = spec.conversion.samples_per_plan * spec.conversion.sampling.max_tokens
     steps = _steps(config)
-    asked = config.max_depth if config.algorithm == "cot" else steps  # a whole chain is one answer
     checks = config.algorithm != "direct" and (config.completeness_check or spec.synthesis.drop_unsolved)
-    wanted = spec.synthesis.plans_per_problem
-    plans = min(wanted, 1) if config.algorithm in ("cot", "direct") else wanted
+    plans = 1 if config.algorithm == "direct" else spec.synthesis.plans_per_problem
+    asked = plans * config.max_depth if config.algorithm == "cot" else steps  # a whole chain is one answer
     # Code that the search has run already is not written again.
     written = 0 if steps and _weighs(config, "execution") else plans
     return (
