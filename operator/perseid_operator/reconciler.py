@@ -269,7 +269,7 @@ def without_progress(status: EvolutionRunStatus) -> EvolutionRunStatus:
         current=replace(current, url=None, stages={}, gpu_seconds=0.0),
         conditions=conditions,
         generations=[*status.generations[:-1], newest],
-        columns=replace(status.columns, gpu_hours="", reason=""),
+        columns=replace(status.columns, gpu_hours="", reason="", link=""),
     )
 
 

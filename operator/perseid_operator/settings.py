@@ -30,7 +30,10 @@ VARIABLES: Mapping[str, str] = {
     "PERSEID_KFP_NAMESPACE": "Namespace of the pipeline runs in a multi-user installation.",
     "PERSEID_KFP_TOKEN_FILE": "File with the token for that API, read again whenever it changes.",
     "PERSEID_KFP_CA_FILE": "File with the certificate authority of that API.",
-    "PERSEID_KFP_UI_URL": "Address of the Kubeflow UI as seen by people, for links.",
+    "PERSEID_KFP_UI_URL": (
+        "Root of the pipelines' UI as seen by people, for links: the address of KFP's own, or with Kubeflow's dashboard"
+        " https://HOST/_/pipeline."
+    ),
     "PERSEID_KFP_TIMEOUT_SECONDS": "Longest wait for an answer of that API. Default: 30.",
     "PERSEID_STORAGE": "Root of the runs' files: s3://bucket/prefix, or an absolute directory. Required.",
     "PERSEID_WATCH_NAMESPACE": "Namespaces of the EvolutionRuns, separated by commas. Empty: all.",

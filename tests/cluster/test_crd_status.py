@@ -112,7 +112,13 @@ def full_status() -> EvolutionRunStatus:
         promoted=model(newest),
         promoted_score=0.1234567890123456,
         columns=Columns(
-            generation="999/1000", score="0.123", best="0.413", gpu_hours="123456.7", reason="StartDeadlineExceeded"
+            generation="999/1000",
+            score="0.123",
+            best="0.413",
+            gpu_hours="123456.7",
+            reason="StartDeadlineExceeded",
+            run=RUN_ID,
+            link=f"https://kubeflow.example.org/_/pipeline/#/runs/details/{RUN_ID}",
         ),
         started_at=NOW,
         finished_at=NOW,

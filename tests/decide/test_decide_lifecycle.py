@@ -257,6 +257,27 @@ def test_the_columns_say_how_far_the_run_is() -> None:
     assert columns.reason == "PatienceUsedUp"
 
 
+def test_the_columns_keep_the_newest_run_and_its_page_when_it_is_over() -> None:
+    wanted = spec(max=1)
+    plan = first(wanted)
+    assert (plan.status.columns.run, plan.status.columns.link) == (run_id_of(UID, 0, 0), "")
+    plan = go(wanted, plan, seen(plan, RunState.RUNNING, url="https://kubeflow.example/run"), at(10))
+    assert plan.status.columns.link == "https://kubeflow.example/run"
+    plan = go(wanted, plan, succeeded(plan), at(20))
+    assert plan.status.phase is Phase.COMPLETED
+    assert plan.status.current is None
+    assert (plan.status.columns.run, plan.status.columns.link) == (run_id_of(UID, 0, 0), "https://kubeflow.example/run")
+
+
+def test_a_new_attempt_s_column_does_not_lead_to_the_run_before_it() -> None:
+    wanted = spec(max=2, patience=5)
+    plan = first(wanted)
+    plan = go(wanted, plan, seen(plan, RunState.RUNNING, url="https://kubeflow.example/run"), at(10))
+    plan = go(wanted, plan, succeeded(plan), at(20))
+    assert isinstance(plan.action, Submit)
+    assert (plan.status.columns.run, plan.status.columns.link) == (run_id_of(UID, 1, 0), "")
+
+
 def test_a_deleted_object_goes_when_nothing_of_it_is_alive() -> None:
     plan = running(spec())
     run_id = run_id_of(UID, 0, 0)

@@ -142,6 +142,10 @@ class Columns(RecordedModel):
     gpu_hours: Annotated[str, Field(max_length=32)] = ""
     reason: Annotated[str, Field(max_length=64)] = ""
     """Why the phase is what it is."""
+    run: Annotated[str, Field(max_length=36)] = ""
+    """Id of the newest attempt's pipeline run."""
+    link: Annotated[str, Field(max_length=1024)] = ""
+    """Page of that run in the Kubeflow UI."""
 
 
 class EvolutionRunStatus(RecordedModel):
@@ -188,6 +192,14 @@ class EvolutionRunStatus(RecordedModel):
     def generation(self) -> GenerationStatus | None:
         """The newest generation."""
         return self.generations[-1] if self.generations else None
+
+    @property
+    def url(self) -> str | None:
+        """Page of the newest attempt's run in the Kubeflow UI, whether it is under way or over."""
+        if self.current is not None:
+            return self.current.url
+        attempts = self.generation.attempts if self.generation is not None else []
+        return attempts[-1].url if attempts else None
 
     @property
     def best_model_message(self) -> str:

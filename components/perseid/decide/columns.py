@@ -29,12 +29,19 @@ def with_columns(status: EvolutionRunStatus, spec: EvolutionRunSpec) -> Evolutio
         best=_score(status.promoted_score),
         gpu_hours=f"{(status.usage.gpu_seconds + running) / HOUR:.1f}",
         reason=_reason(status),
+        run=_run(status),
+        link=status.url or "",
     )
     return status if columns == status.columns else replace(status, columns=columns)
 
 
 def _score(value: float | None) -> str:
     return "" if value is None else f"{value:.3f}"
+
+
+def _run(status: EvolutionRunStatus) -> str:
+    newest = status.generation
+    return newest.attempts[-1].run_id if newest is not None and newest.attempts else ""
 
 
 def _reason(status: EvolutionRunStatus) -> str:

@@ -191,7 +191,9 @@ def _explain_absence(seen: SeenRun, status: EvolutionRunStatus, tried: Tried, wa
         shown.line(f"{tried.recorded.reason or tried.recorded.state}: {tried.recorded.message}")
         told = True
     current = status.current
-    url = current.url if current is not None and current.run_id == tried.run_id else None
+    url = None if tried.recorded is None else tried.recorded.url
+    if current is not None and current.run_id == tried.run_id:
+        url = current.url
     shown.note(
         "Kubeflow keeps what the pods wrote where its administrator has set up an archive of logs: look at the run"
         + (f" in its UI, {url}" if url else f" {tried.run_id} in its UI")

@@ -51,8 +51,8 @@ class SeenRun:
 
     @property
     def url(self) -> str | None:
-        """The page of the run under way, in the Kubeflow UI."""
-        return self.status.current.url if self.status is not None and self.status.current is not None else None
+        """The page of the newest attempt's pipeline run, in the Kubeflow UI."""
+        return None if self.status is None else self.status.url
 
     @property
     def managed_by(self) -> str | None:

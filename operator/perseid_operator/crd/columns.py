@@ -38,6 +38,6 @@ COLUMNS = (
     Column("GPU-h", ("status", "columns", "gpuHours"), "GPU hours used so far."),
     Column("Age", ("metadata", "creationTimestamp"), "Since when the EvolutionRun exists.", "date"),
     Column("Reason", ("status", "columns", "reason"), "Why the phase is what it is.", priority=1),
-    Column("Run", ("status", "current", "runId"), "Id of the pipeline run that is under way.", priority=1),
-    Column("Link", ("status", "current", "url"), "Page of that run in the Kubeflow UI.", priority=1),
+    Column("Run", ("status", "columns", "run"), "Id of the newest attempt's pipeline run.", priority=1),
+    Column("Link", ("status", "columns", "link"), "Page of that run in the Kubeflow UI.", priority=1),
 )

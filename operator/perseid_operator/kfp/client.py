@@ -173,14 +173,6 @@ class KfpClient:
             return False
         return self._done("terminate_run", run_id, answer)
 
-    async def archive(self, run_id: str) -> bool:
-        """Put a run into the archive, which does not stop it. False where there is no such run."""
-        return self._done(
-            "archive_run",
-            run_id,
-            await self._transport.send("archive_run", "POST", f"/runs/{_quoted(run_id)}:archive"),
-        )
-
     async def delete(self, run_id: str) -> bool:
         """Delete a run, with its Workflow and pods. False where there is no such run.
 

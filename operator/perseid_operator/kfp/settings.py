@@ -34,7 +34,8 @@ class KfpSettings:
     request_timeout: float = 30.0
     """Seconds to the whole answer, the connection included."""
     ui_url: str | None = None
-    """Root of the pipelines' user interface, for links: `https://kubeflow.example/pipeline`."""
+    """Root of the pipelines' user interface, for links: KFP's own, or in Kubeflow's dashboard
+    `https://kubeflow.example/_/pipeline`."""
 
     def __post_init__(self) -> None:
         _check_url("endpoint", self.endpoint)
@@ -57,16 +58,11 @@ class KfpSettings:
 
     def run_url(self, run_id: str) -> str | None:
         """Link to a run in the user interface; None where no user interface is known."""
-        return self._ui_link("runs/details", run_id)
-
-    def experiment_url(self, experiment_id: str) -> str | None:
-        """Link to an experiment in the user interface; None where no user interface is known."""
-        return self._ui_link("experiments/details", experiment_id)
-
-    def _ui_link(self, page: str, key: str) -> str | None:
         if self.ui_url is None:
             return None
-        return f"{self.ui_url.rstrip('/')}/#/{page}/{quote(key, safe='')}"
+        # With several users, Kubeflow's dashboard shows the profile that was chosen last unless a link names one.
+        profile = "" if self.namespace is None else f"?ns={quote(self.namespace, safe='')}"
+        return f"{self.ui_url.rstrip('/')}/{profile}#/runs/details/{quote(run_id, safe='')}"
 
 
 def _check_url(what: str, url: str) -> None:
@@ -80,5 +76,5 @@ def _check_url(what: str, url: str) -> None:
         raise KfpSettingsError(f"the KFP {what} {url!r} is no http:// or https:// URL")
     if parts.username is not None or parts.password is not None:
         raise KfpSettingsError(f"the KFP {what} carries a user name or password; use a token file instead")
-    if what == "endpoint" and (parts.query or parts.fragment):
-        raise KfpSettingsError(f"the KFP {what} {url!r} has a query or fragment; give the API's root alone")
+    if parts.query or parts.fragment:
+        raise KfpSettingsError(f"the KFP {what} {url!r} has a query or fragment; give the root alone")

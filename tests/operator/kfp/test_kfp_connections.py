@@ -189,7 +189,6 @@ async def test_every_exchange_is_told_to_the_hook_with_its_outcome(double: KfpDo
     await kfp.get_run(request.run_id)
     await kfp.list_runs([request.run_id])
     await kfp.terminate(request.run_id)
-    await kfp.archive(request.run_id)
     await kfp.delete(request.run_id)
     await kfp.get_run(request.run_id)
     await kfp.check()
@@ -206,7 +205,6 @@ async def test_every_exchange_is_told_to_the_hook_with_its_outcome(double: KfpDo
         ("get_run", "200"),
         ("list_runs", "200"),
         ("terminate_run", "200"),
-        ("archive_run", "200"),
         ("delete_run", "200"),
         ("get_run", "404"),
         ("check", "200"),

@@ -7,6 +7,7 @@ namespace of a multi-user one. Runs and experiments of the tests stay behind whe
 from __future__ import annotations
 
 import pytest
+from kfp_calls import archive
 from kfp_samples import new_id, run_request
 
 from perseid_operator.kfp import KfpClient, KfpRunState, RunRejectedError
@@ -59,7 +60,7 @@ async def test_a_list_has_the_runs_that_exist_by_the_ids_that_were_asked_for(
     one, two, missing = run_request(experiment), run_request(experiment), new_id()
     for request in (one, two):
         await any_kfp.create_run(request)
-    await any_kfp.archive(two.run_id)
+    await archive(any_kfp, two.run_id)
     listed = await any_kfp.list_runs([one.run_id.upper(), missing, two.run_id])
     assert set(listed) == {one.run_id.upper(), two.run_id}
     assert not listed[one.run_id.upper()].archived
@@ -80,18 +81,15 @@ async def test_terminating_twice_is_no_error(any_kfp: KfpClient, experiment: str
     await any_kfp.delete(request.run_id)
 
 
-async def test_what_is_not_there_can_be_terminated_archived_and_deleted(any_kfp: KfpClient) -> None:
+async def test_what_is_not_there_can_be_terminated_and_deleted(any_kfp: KfpClient) -> None:
     missing = new_id()
     assert not await any_kfp.terminate(missing)
-    assert not await any_kfp.archive(missing)
     assert not await any_kfp.delete(missing)
 
 
-async def test_archiving_and_deleting_twice_is_no_error(any_kfp: KfpClient, experiment: str) -> None:
+async def test_deleting_twice_is_no_error(any_kfp: KfpClient, experiment: str) -> None:
     request = run_request(experiment)
     await any_kfp.create_run(request)
-    assert await any_kfp.archive(request.run_id)
-    assert await any_kfp.archive(request.run_id)
     assert await any_kfp.delete(request.run_id)
     assert not await any_kfp.delete(request.run_id)
 

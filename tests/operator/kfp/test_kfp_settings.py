@@ -21,6 +21,7 @@ from perseid_operator.kfp import KfpClient, KfpSettings, KfpSettingsError
         ({"endpoint": "http://secret@kfp"}, "user name or password"),
         ({"endpoint": "http://kfp?a=b"}, "query or fragment"),
         ({"endpoint": "http://kfp", "ui_url": "kubeflow"}, "UI URL"),
+        ({"endpoint": "http://kfp", "ui_url": "https://kubeflow.example/#/runs"}, "UI URL .* query or fragment"),
         ({"endpoint": "http://kfp", "connect_timeout": 0.0}, "connect time-out"),
         ({"endpoint": "http://kfp", "request_timeout": float("inf")}, "request time-out"),
         ({"endpoint": "https://kfp", "insecure": True, "ca_file": Path("/ca")}, "leave out one"),
@@ -40,8 +41,12 @@ def test_the_endpoint_may_lie_below_a_path() -> None:
 def test_links_lead_to_the_user_interface() -> None:
     settings = KfpSettings("http://kfp", ui_url="https://kubeflow.example/pipeline/")
     assert settings.run_url("a/b") == "https://kubeflow.example/pipeline/#/runs/details/a%2Fb"
-    assert settings.experiment_url("1") == "https://kubeflow.example/pipeline/#/experiments/details/1"
     assert KfpSettings("http://kfp").run_url("1") is None
+
+
+def test_with_several_users_a_link_names_the_profile_that_the_dashboard_is_to_show() -> None:
+    settings = KfpSettings("http://kfp", namespace="team-a", ui_url="https://kubeflow.example/_/pipeline")
+    assert settings.run_url("1") == "https://kubeflow.example/_/pipeline/?ns=team-a#/runs/details/1"
 
 
 def test_a_ca_file_that_is_none_is_refused_at_once(tmp_path: Path) -> None:
