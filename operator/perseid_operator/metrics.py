@@ -109,6 +109,12 @@ class Metrics:
             ["namespace"],
             registry=registry,
         )
+        self._stalled = Gauge(
+            "perseid_evolutionruns_stalled",
+            "EvolutionRuns in which nothing has changed for longer than what they do may take",
+            ["namespace"],
+            registry=registry,
+        )
         self._submissions = Counter(
             "perseid_submissions", "Submissions of pipeline runs by their outcome", ["result"], registry=registry
         )
@@ -228,6 +234,15 @@ class Metrics:
         self._oldest_progress.clear()
         for label, moment in oldest.items():
             self._oldest_progress.labels(label).set(moment)
+
+    def stalled(self, counts: Mapping[str, int]) -> None:
+        """By namespace, how many EvolutionRuns stand still for too long. Replaces all that was said before."""
+        tally: Tally[str] = Tally()
+        for namespace, count in counts.items():
+            tally[self._namespace(namespace)] += count
+        self._stalled.clear()
+        for label, count in tally.items():
+            self._stalled.labels(label).set(count)
 
     def render(self) -> tuple[bytes, str]:
         """All metrics as Prometheus reads them, and the content type."""

@@ -7,12 +7,11 @@ import contextlib
 import logging
 import random
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime
-from typing import Any
 
 from perseid.decide import DeleteObject, Observed, decide
+from perseid_operator import stalls
 from perseid_operator.actions import PostponedError
 from perseid_operator.health import Health
 from perseid_operator.kfp import KfpError, KfpRateLimitedError
@@ -144,21 +143,25 @@ class Runs:
         return (0.0 if failures == 0 else _backoff(failures, None)), failures + 1
 
     async def sweep(self) -> None:
-        """Delete what has been finished for long enough, count phases, and tell how old the oldest progress is."""
+        """Delete what has been finished for long enough, count phases, and tell which runs do not get on."""
         phases: Counter[tuple[str, str]] = Counter()
         oldest: dict[str, float] = {}
+        stalled: Counter[str] = Counter()
+        now = self._reconciler.now().timestamp()
         for known in list(self._known.values()):
             raw = known.newest
             namespace, status = raw["metadata"]["namespace"], raw.get("status") or {}
             phases[namespace, status.get("phase", "Pending")] += 1
-            if status.get("phase") == "Running":
-                oldest[namespace] = min(oldest.get(namespace, float("inf")), last_progress(status))
+            if stalls.may_progress(status):
+                oldest[namespace] = min(oldest.get(namespace, now), stalls.last_progress(status))
+                stalled[namespace] += stalls.stands_still(raw, now)
             if needs_work(raw) or (raw.get("spec") or {}).get("ttlSecondsAfterFinished") is None:
                 continue
             with contextlib.suppress(BadObjectError):
                 await self._delete_if_due(raw)
         self._metrics.phases(phases)
         self._metrics.oldest_progress(oldest)
+        self._metrics.stalled(stalled)
 
     async def _delete_if_due(self, raw: Object) -> None:
         obj, now = read_object(raw), self._reconciler.now()
@@ -169,13 +172,6 @@ class Runs:
             log.info("deleted %s/%s: its time to live is over", obj.namespace, obj.name)
         except KubeError as error:
             log.warning("%s/%s should be deleted, but: %s", obj.namespace, obj.name, error)
-
-
-def last_progress(status: Mapping[str, Any]) -> float:
-    """When the run last got on, in seconds since the epoch: its conditions and attempts tell."""
-    times = [condition.get("lastTransitionTime") for condition in status.get("conditions", [])]
-    times += [(status.get("current") or {}).get("intentTime"), status.get("startedAt")]
-    return max((datetime.fromisoformat(time).timestamp() for time in times if time), default=0.0)
 
 
 def _is_older(one: Object, other: Object) -> bool:

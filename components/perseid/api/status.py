@@ -106,6 +106,8 @@ class Intent(RecordedModel):
     """The run's page in the Kubeflow UI."""
     stages: Annotated[dict[StageName, StageState], Field(max_length=16)] = {}
     """State of each stage that has begun."""
+    changed_at: Timestamp | None = None
+    """When its state, its stages or what it waits for was last seen to change; None before anything was seen."""
     gpu_seconds: Seconds = 0.0
     """What it has used so far, to the minute."""
 

@@ -157,6 +157,19 @@ def note(status: EvolutionRunStatus, run: ObservedRun | None) -> EvolutionRunSta
     return status if seen == current else replace(status, current=seen)
 
 
+def with_change(before: EvolutionRunStatus, status: EvolutionRunStatus, now: datetime) -> EvolutionRunStatus:
+    """The status with the moment in it, where something else is seen of the run under way than before. What it uses
+    is no change: a stage that hangs uses its GPUs, too."""
+    if status.current is None or _seen_of(before) == _seen_of(status):
+        return status
+    return replace(status, current=replace(status.current, changed_at=now))
+
+
+def _seen_of(status: EvolutionRunStatus) -> tuple[object, ...]:
+    attempt = status.generations[-1].attempts[-1]
+    return attempt.state, attempt.reason, None if status.current is None else status.current.stages
+
+
 def with_paid(status: EvolutionRunStatus, paid: PaidUsage) -> EvolutionRunStatus:
     """The status with what mentors and judges have cost the newest generation, all attempts together, added up."""
     generation = status.generations[-1]

@@ -21,6 +21,7 @@ from perseid.decide.attempts import (
     note,
     renew,
     with_attempt_state,
+    with_change,
     with_generation,
     with_waiting,
 )
@@ -135,7 +136,7 @@ def _follow(
     if current is None or generation is None:
         return status
     run = observed.runs.get(current.run_id)
-    status = note(status, run)
+    before, status = status, note(status, run)
     generation = status.generations[-1]
     seen = look(current, generation.attempts[-1], run)
     if isinstance(seen, GenerationResult):
@@ -143,6 +144,7 @@ def _follow(
     if isinstance(seen, Failure):
         return _fail_attempt(status, spec, seen, now)
     status = with_generation(status, with_waiting(with_attempt_state(generation, seen, now), run))
+    status = with_change(before, status, now)
     if waits_too_long(spec, status, now):
         message = f"no pod ran within {spec.start_deadline_seconds} s (startDeadlineSeconds)"
         return _fail_attempt(status, spec, Failure(Reason.START_DEADLINE_EXCEEDED, message), now)

@@ -24,6 +24,7 @@ def tell_everything(metrics: Metrics) -> None:
     metrics.gpu_seconds("team", "finetune", 400.0)
     metrics.phases({("team", "Running"): 3})
     metrics.oldest_progress({"team": 999.0})
+    metrics.stalled({"team": 2})
 
 
 def samples(metrics: Metrics) -> Samples:

@@ -77,6 +77,10 @@ def test_progress_is_replaced_as_a_whole(metrics: Metrics) -> None:
     metrics.oldest_progress({"b": 3.0})
     assert value(metrics, "perseid_oldest_progress_timestamp_seconds", namespace="a") is None
     assert value(metrics, "perseid_oldest_progress_timestamp_seconds", namespace="b") == 3.0
+    metrics.stalled({"a": 1, "b": 2})
+    metrics.stalled({"b": 0})
+    assert value(metrics, "perseid_evolutionruns_stalled", namespace="a") is None
+    assert value(metrics, "perseid_evolutionruns_stalled", namespace="b") == 0
 
 
 def test_a_label_outside_its_closed_set_counts_as_other_and_the_log_says_so_once(
