@@ -112,7 +112,9 @@ class Observer:
                 return await self._without_kfp(obj, run, seen, workflows or [], root, current)
             pipeline = obj.run.spec.pipeline
             train_jobs = await self._train_jobs.of(run.run_id, seen, pipeline)
-            return _with_waiting(seen, sight.waiting(workflows or [], pipeline, train_jobs))
+            seen = _with_waiting(seen, sight.waiting(workflows or [], pipeline, train_jobs, self._now()))
+            idle = sight.gpus_waiting(seen.stages, workflows or [], pipeline, train_jobs)
+            return dataclasses.replace(seen, gpus_waiting=idle)
         self._stale_since.pop(run_id, None)
         if seen.state is RunState.SUCCEEDED:
             result = await self._results.generation(root, current.generation, current.attempt)

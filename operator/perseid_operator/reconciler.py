@@ -266,7 +266,7 @@ def without_progress(status: EvolutionRunStatus) -> EvolutionRunStatus:
     newest = replace(newest, attempts=[*newest.attempts[:-1], last])
     return replace(
         status,
-        current=replace(current, url=None, stages={}, changed_at=None, gpu_seconds=0.0),
+        current=replace(current, url=None, stages={}, changed_at=None, gpu_seconds=0.0, gpu_seconds_waited=0.0),
         conditions=conditions,
         generations=[*status.generations[:-1], newest],
         columns=replace(status.columns, gpu_hours="", reason="", link=""),

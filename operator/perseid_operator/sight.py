@@ -53,16 +53,25 @@ def stages_of(run: KfpRun) -> dict[StageName, StageState]:
 
 
 def gpu_seconds(run: KfpRun, pipeline: PipelineSpec, now: datetime) -> float:
-    """GPUs times seconds of the stages so far. A stage of several tries counts its newest only: KFP tells no others.
-    Shards count until the last of them ends, and a TrainJob's nodes from when its launcher has started."""
+    """GPUs times seconds of the stages so far, from when KFP calls them running, which it does before their pods run. A
+    stage of several tries counts its newest only: KFP tells no others. Shards count until the last of them ends, and a
+    TrainJob's nodes from when its launcher has started."""
     total = 0.0
     for stage in STAGES:
-        several = stage == SHARDED_STAGE and pipeline.shards > 1
-        task = run.tasks.get(SHARDS_TASK if several else stage)
+        task = run.tasks.get(SHARDS_TASK if _is_sharded(stage, pipeline) else stage)
         if task is not None:
-            pods = pipeline.shards if several else pipeline.nodes_of(stage)
-            total += _seconds(task, now) * pipeline.stages.of(stage).gpus * pods
+            total += _seconds(task, now) * _gpus_of(stage, pipeline)
     return total
+
+
+def _is_sharded(stage: StageName, pipeline: PipelineSpec) -> bool:
+    return stage == SHARDED_STAGE and pipeline.shards > 1
+
+
+def _gpus_of(stage: StageName, pipeline: PipelineSpec) -> int:
+    """Those of all pods of a stage together."""
+    pods = pipeline.shards if _is_sharded(stage, pipeline) else pipeline.nodes_of(stage)
+    return pipeline.stages.of(stage).gpus * pods
 
 
 def _seconds(task: KfpTask, now: datetime) -> float:
@@ -99,21 +108,77 @@ class Waiting:
     """Whose pod it is, where it is a stage's."""
 
 
+QUIET_SECONDS = 15.0
+"""How long Argo may be silent about a pod that its queue lets in at once: it has to be scheduled, and seen by Argo."""
+
+
 def waiting(
-    workflows: Iterable[Mapping[str, Any]], pipeline: PipelineSpec, train_jobs: Iterable[Mapping[str, Any]] = ()
+    workflows: Iterable[Mapping[str, Any]],
+    pipeline: PipelineSpec,
+    train_jobs: Iterable[Mapping[str, Any]],
+    now: datetime,
 ) -> Waiting | None:
     """What a run's Workflows and TrainJobs say that it waits for, a quota before anything else. None where nothing
     waits, or where nobody says for what: then it is a pod that was made just now.
 
     Argo copies into a node's message what keeps a container waiting and why no node fits. Of a pod that is gated it
-    says nothing at all, so silence about a pod with a queue's label means that its queue has not let it in yet.
+    says nothing at all, so silence about a pod with a queue's label means after a moment that its queue has not let it
+    in yet.
     """
-    found = [one for workflow in workflows for one in _waiting(workflow, pipeline)]
+    found = [one for workflow in workflows for one in _waiting(workflow, pipeline, now)]
     found += [one for job in train_jobs if (one := _suspended(job)) is not None]
     return next((one for one in found if one.quota), found[0] if found else None)
 
 
-def _waiting(workflow: Mapping[str, Any], pipeline: PipelineSpec) -> Iterator[Waiting]:
+def gpus_waiting(
+    stages: Mapping[StageName, StageState],
+    workflows: Iterable[Mapping[str, Any]],
+    pipeline: PipelineSpec,
+    train_jobs: Iterable[Mapping[str, Any]] = (),
+) -> float:
+    """Of the GPUs of the stages that run the part, 0 to 1, whose pods wait, whatever for."""
+    gpus = {stage: _gpus_of(stage, pipeline) for stage, state in stages.items() if state is StageState.RUNNING}
+    if not any(gpus.values()):
+        return 0.0
+    idle = sum(pod.gpus for workflow in workflows for pod in _pending(workflow, pipeline) if pod.stage in gpus)
+    held = [one.stage for job in train_jobs if (one := _suspended(job)) is not None]
+    idle += sum(gpus.get(stage, 0) for stage in held if stage is not None)
+    return min(1.0, idle / sum(gpus.values()))
+
+
+@dataclass(frozen=True, slots=True)
+class _Pod:
+    """A pod that does not run yet."""
+
+    stage: StageName | None
+    """None for a driver of KFP's."""
+    gpus: int
+    """That wait with it: a launcher has none itself, but there is no TrainJob before it runs."""
+    queue: str | None
+    """Kueue's, where it waits in one."""
+    said: str | None
+    """By Argo."""
+    started: str | None
+    """When Argo made it."""
+
+
+def _pending(workflow: Mapping[str, Any], pipeline: PipelineSpec) -> Iterator[_Pod]:
+    for node in nodes_of(workflow).values():
+        if node.get("type") != "Pod" or node.get("phase") != "Pending":
+            continue
+        stage, gpus, queue = _stage_of(node), 0, None
+        if stage is not None:
+            sharded = _is_sharded(stage, pipeline)
+            joins = sharded and f".{SHARD}." not in str(node.get("name", ""))
+            launches = pipeline.nodes_of(stage) > 1  # and the TrainJob is in the queue
+            if not joins:
+                gpus = pipeline.stages.of(stage).gpus if sharded else _gpus_of(stage, pipeline)
+            if not joins and not launches:
+                queue = pipeline.queue_of(pipeline.stages.of(stage))
+        yield _Pod(stage, gpus, queue, node.get("message"), node.get("startedAt"))
+
+
+def _waiting(workflow: Mapping[str, Any], pipeline: PipelineSpec, now: datetime) -> Iterator[Waiting]:
     status = workflow.get("status") or {}
     if (workflow.get("spec") or {}).get("suspend"):
         queue = (workflow["metadata"].get("labels") or {}).get(QUEUE_LABEL)
@@ -121,17 +186,16 @@ def _waiting(workflow: Mapping[str, Any], pipeline: PipelineSpec) -> Iterator[Wa
         yield Waiting(queue is not None, f"its Workflow {workflow['metadata']['name']} is suspended{by}")
     if status.get("phase") == "Pending" and status.get("message"):
         yield Waiting(bool(_QUOTA.search(status["message"])), status["message"])
-    for node in nodes_of(workflow).values():
-        if node.get("type") != "Pod" or node.get("phase") != "Pending":
-            continue
-        stage, said = _stage_of(node), node.get("message")
-        joins = stage == SHARDED_STAGE and pipeline.shards > 1 and f".{SHARD}." not in str(node.get("name", ""))
-        launches = stage is not None and pipeline.nodes_of(stage) > 1  # and the TrainJob is in the queue
-        queue = None if stage is None or joins or launches else pipeline.queue_of(pipeline.stages.of(stage))
-        if said:
-            yield Waiting(bool(_QUOTA.search(said)), said, stage)
-        elif queue is not None:
-            yield Waiting(True, f"the pod of stage {stage} waits for quota in the queue {queue} of Kueue", stage)
+    for pod in _pending(workflow, pipeline):
+        if pod.said:
+            yield Waiting(bool(_QUOTA.search(pod.said)), pod.said, pod.stage)
+        elif pod.queue is not None and not _is_new(pod, now):
+            message = f"the pod of stage {pod.stage} waits for quota in the queue {pod.queue} of Kueue"
+            yield Waiting(True, message, pod.stage)
+
+
+def _is_new(pod: _Pod, now: datetime) -> bool:
+    return pod.started is not None and (now - datetime.fromisoformat(pod.started)).total_seconds() < QUIET_SECONDS
 
 
 def _suspended(job: Mapping[str, Any]) -> Waiting | None:

@@ -74,6 +74,35 @@ def test_the_gpu_budget_stops_the_run_and_keeps_its_best_model() -> None:
     assert plan.status.usage.gpu_seconds == 7200
 
 
+def test_gpus_that_wait_use_up_no_budget() -> None:
+    wanted = spec({"budget": {"gpuHours": 2.0}})
+    plan = first(wanted)
+    queued = {"waiting": Reason.AWAITING_QUOTA, "gpus_waiting": 1.0}
+    plan = go(wanted, plan, seen(plan, RunState.RUNNING, gpu_seconds=36_000.0, **queued), at(10))
+    assert plan.status.phase is Phase.RUNNING
+    assert plan.status.columns.gpu_hours == "0.0"
+    plan = go(wanted, plan, seen(plan, RunState.RUNNING, gpu_seconds=39_600.0), at(20))
+    assert plan.status.columns.gpu_hours == "1.0", "what has come since it was let in"
+    plan = go(wanted, plan, seen(plan, RunState.RUNNING, gpu_seconds=43_200.0, gpus_waiting=0.25), at(30))
+    assert plan.status.current is not None
+    assert (plan.status.current.gpu_seconds, plan.status.current.gpu_seconds_waited) == (6300, 36_900)
+    plan = go(wanted, plan, seen(plan, RunState.RUNNING, gpu_seconds=44_100.0), at(40))
+    assert condition(plan.status, ConditionType.FAILED) == (ConditionStatus.TRUE, Reason.BUDGET_EXCEEDED)
+    assert plan.status.usage.gpu_seconds == 7200
+
+
+def test_what_was_used_stays_used_when_a_stage_begins_anew_or_waits_again() -> None:
+    wanted = spec()
+    plan = first(wanted)
+    plan = go(wanted, plan, seen(plan, RunState.RUNNING, gpu_seconds=600.0), at(10))
+    for now, told in ((20, 100.0), (30, 600.0)):
+        plan = go(wanted, plan, seen(plan, RunState.RUNNING, gpu_seconds=told, gpus_waiting=1.0), at(now))
+        assert plan.status.current is not None
+        assert (plan.status.current.gpu_seconds, plan.status.current.gpu_seconds_waited) == (600, 0)
+    plan = go(wanted, plan, seen(plan, RunState.FAILED, gpu_seconds=630.0), at(40))
+    assert plan.status.usage.gpu_seconds == 630, "the rest is counted at the end"
+
+
 def test_gpu_time_of_a_run_that_is_lost_stays_counted() -> None:
     wanted = spec()
     plan = first(wanted)

@@ -42,7 +42,7 @@ class BudgetSpec(ApiModel):
     """What a run may use. Reaching it ends the run; its best model stays."""
 
     gpu_hours: Annotated[float, Field(gt=0, le=1e9)] | None = None
-    """GPUs times hours, over all generations and attempts. Default: no limit."""
+    """GPUs times hours, over all generations and attempts, without what pods are seen to wait. Default: no limit."""
     mentor_cost: Annotated[float, Field(gt=0, le=1e9)] | None = None
     """Cost of paid mentors and judges, in the currency of their price table. No call is made that could exceed it.
     Default: no limit."""

@@ -110,6 +110,8 @@ class Intent(RecordedModel):
     """When its state, its stages or what it waits for was last seen to change; None before anything was seen."""
     gpu_seconds: Seconds = 0.0
     """What it has used so far, to the minute."""
+    gpu_seconds_waited: Seconds = 0.0
+    """What its pods have waited for a queue, a node or an image, as far as anybody saw it: that is not used."""
 
 
 class Snapshot(RecordedModel):

@@ -143,17 +143,25 @@ def note(status: EvolutionRunStatus, run: ObservedRun | None) -> EvolutionRunSta
     """The status with what is seen of the run under way: its page, its stages, and what it has used and cost.
 
     GPU time is written when a minute of it has come together, or the run has ended: a status that changed with every
-    look would be written with every look.
+    look would be written with every look. No backend tells when pods have waited, so what has come since the last time
+    is shared out as the pods are seen now: it is used or waited, and neither becomes less, whatever a backend says.
     """
     current = status.current
     if current is None or run is None or run.state in (RunState.UNKNOWN, RunState.MISSING):
         return status
     if run.paid is not None:
         status = with_paid(status, run.paid)
-    used = max(current.gpu_seconds, run.gpu_seconds)  # what was used cannot become less, whatever a backend says
-    if run.state.is_live and used - current.gpu_seconds < GPU_SECONDS_NOTED:
-        used = current.gpu_seconds
-    seen = replace(current, url=run.url or current.url, stages=dict(run.stages) or current.stages, gpu_seconds=used)
+    new = max(0.0, run.gpu_seconds - current.gpu_seconds - current.gpu_seconds_waited)
+    if run.state.is_live and new < GPU_SECONDS_NOTED:
+        new = 0.0
+    waited = new * run.gpus_waiting
+    seen = replace(
+        current,
+        url=run.url or current.url,
+        stages=dict(run.stages) or current.stages,
+        gpu_seconds=current.gpu_seconds + new - waited,
+        gpu_seconds_waited=current.gpu_seconds_waited + waited,
+    )
     return status if seen == current else replace(status, current=seen)
 
 

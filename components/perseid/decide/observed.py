@@ -54,7 +54,10 @@ class ObservedRun:
     waiting_message: str = ""
     """The same for people."""
     gpu_seconds: float = 0.0
-    """GPUs times seconds that its stages have used so far."""
+    """GPUs times seconds of its stages so far, from the start of each to its end, whether their pods ran or waited."""
+    gpus_waiting: float = 0.0
+    """Of the GPUs of the stages that run the part, 0 to 1, whose pods are seen to wait for a queue, a node or an image.
+    0 where nobody sees it."""
     paid: PaidUsage | None = None
     """Of a run that failed: what mentors and judges have cost its generation so far; None where nobody knows."""
     url: str | None = None

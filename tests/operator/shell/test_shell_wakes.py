@@ -96,6 +96,35 @@ async def test_a_budget_of_gpu_hours_ends_the_run_soon_after_it_is_used_up(tmp_p
         assert failed.reason is Reason.BUDGET_EXCEEDED
 
 
+async def test_a_pod_that_waits_in_a_queue_uses_up_no_budget_also_when_the_operator_was_restarted(
+    tmp_path: Path, pipeline: str
+) -> None:
+    script = Script(pending=1, running=None)
+    async with open_world(tmp_path, pipeline, script=script, budget={"gpuHours": 1.0}) as world:
+        world.kube.edit(pipeline={"queue": "research", "stages": {"synthesize": {"gpus": 4}}})
+        node = {"type": "Pod", "phase": "Pending", "name": "x.root.synthesize.executor"}
+        one = {"metadata": {"name": "x", "namespace": "team"}, "status": {"phase": "Running", "nodes": {"x": node}}}
+
+        async def workflows(run_id: str) -> list[dict[str, object]]:
+            return [one]
+
+        world.kube.workflows = workflows  # type: ignore[method-assign]
+        await world.until(lambda: world.kube.status.current is not None and bool(world.kube.status.current.stages))
+        queued_until = world.double.clock.now() + 20_000
+        await live(world, lambda: world.double.clock.now() > queued_until, 20_100)
+        current = world.kube.status.current
+        assert current is not None
+        assert current.gpu_seconds == 0
+        assert current.gpu_seconds_waited > 4 * 19_000
+        world.reconciler = None  # nothing but the status is left
+        await live(world, lambda: world.double.clock.now() > queued_until + 1000, 1100)
+        node["phase"] = "Running"
+        await live(world, lambda: world.kube.status.phase.is_terminal, 900 + LATE_SECONDS)
+        failed = world.kube.status.condition(ConditionType.FAILED)
+        assert failed is not None
+        assert failed.reason is Reason.BUDGET_EXCEEDED
+
+
 async def test_a_run_that_starts_too_late_fails_at_its_start_deadline(tmp_path: Path, pipeline: str) -> None:
     script = Script(pending=None)
     spec = {"startDeadlineSeconds": 700, "generations": {"max": 1, "maxAttempts": 1}}

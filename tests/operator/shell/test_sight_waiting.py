@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from perseid.api.pipeline import QUEUE_LABEL, STAGE_LABEL, PipelineSpec
+from perseid.api.reasons import StageState
+from perseid.api.stages import StageName
+from perseid_operator import sight
 from perseid_operator.causes import reason_in, workflow_messages
-from perseid_operator.sight import Waiting, waiting
+from perseid_operator.sight import QUIET_SECONDS, Waiting, gpus_waiting
+
+NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
 PLAIN = PipelineSpec()
 QUEUED = PipelineSpec.model_validate({"stages": {"finetune": {"gpus": 1, "labels": {QUEUE_LABEL: "research"}}}})
@@ -38,6 +45,12 @@ def workflow(*nodes: dict[str, Any], **status: Any) -> dict[str, Any]:
     }
 
 
+def waiting(
+    workflows: Iterable[Mapping[str, Any]], pipeline: PipelineSpec, train_jobs: Iterable[Mapping[str, Any]] = ()
+) -> Waiting | None:
+    return sight.waiting(workflows, pipeline, train_jobs, NOW)
+
+
 def test_a_pod_of_a_queue_of_which_argo_says_nothing_is_gated_and_waits_for_quota() -> None:
     gated = workflow(
         node("synthesize.executor", "Succeeded"),
@@ -56,6 +69,15 @@ def test_a_stage_whose_name_has_a_dash_is_known_by_its_node() -> None:
     found = waiting([workflow(*nodes)], pipeline)
     message = "the pod of stage self-assessment waits for quota in the queue research of Kueue"
     assert found == Waiting(True, message, "self-assessment")
+
+
+@pytest.mark.parametrize(("seconds", "waits"), [(0, False), (QUIET_SECONDS - 1, False), (QUIET_SECONDS, True)])
+def test_a_pod_of_a_queue_that_was_made_just_now_is_about_to_be_let_in(seconds: float, waits: bool) -> None:
+    started = (NOW - timedelta(seconds=seconds)).isoformat().replace("+00:00", "Z")
+    made = {**node("finetune.executor", "Pending"), "startedAt": started}
+    assert (waiting([workflow(made)], QUEUED) is not None) is waits
+    said = {**made, "message": OVER_QUOTA}
+    assert waiting([workflow(said)], QUEUED) == Waiting(True, OVER_QUOTA, "finetune"), "words need no time"
 
 
 @pytest.mark.parametrize("task", ["finetune.executor(0)", "finetune.executor"])
@@ -206,3 +228,48 @@ def test_a_suspended_trainjob_of_a_queue_waits_for_quota_though_its_launcher_run
 def test_a_trainjob_that_runs_or_is_on_its_way_out_waits_for_nothing() -> None:
     going = train_job(suspend=True, queue="research", deletionTimestamp="2026-01-01T00:00:00Z")
     assert waiting([], PLAIN, [train_job(suspend=False, queue="research"), going]) is None
+
+
+RUNS: dict[StageName, StageState] = {"convert": StageState.SUCCEEDED, "finetune": StageState.RUNNING}
+SPREAD = PipelineSpec.model_validate(
+    {"queue": "research", "trainJob": {"numNodes": 4}, "stages": {"finetune": {"gpus": 8}, "evaluate": {"gpus": 1}}}
+)
+
+
+@pytest.mark.parametrize("message", [None, UNSCHEDULABLE, "ContainerCreating", OVER_QUOTA])
+def test_the_gpus_of_a_pod_that_does_not_run_yet_wait_whatever_for(message: str | None) -> None:
+    assert gpus_waiting(RUNS, [workflow(node("finetune.executor", "Pending", message))], QUEUED) == 1.0
+    assert gpus_waiting(RUNS, [workflow(node("finetune.executor", "Running", message))], QUEUED) == 0.0
+
+
+def test_where_nobody_sees_a_pod_no_gpu_is_said_to_wait() -> None:
+    assert gpus_waiting(RUNS, [], QUEUED) == 0.0
+    assert gpus_waiting({}, [workflow(node("finetune.executor", "Pending"))], QUEUED) == 0.0
+
+
+def test_a_pod_of_a_stage_without_gpus_or_of_one_that_has_not_begun_takes_no_part() -> None:
+    stages: dict[StageName, StageState] = {**RUNS, "convert": StageState.RUNNING}
+    nodes = [
+        node("finetune.executor", "Running"),
+        node("convert.executor", "Pending"),
+        node("evaluate.executor", "Pending"),
+    ]
+    assert gpus_waiting(stages, [workflow(*nodes)], QUEUED) == 0.0
+
+
+def test_of_shards_those_wait_whose_pods_do() -> None:
+    pipeline = PipelineSpec.model_validate({"shards": 4, "stages": {"synthesize": {"gpus": 2}}})
+    pods = [
+        node(f"for-loop-2.iteration-iterations({n}:{n}).iteration-item.synthesize-shard.executor", phase)
+        for n, phase in enumerate(("Running", "Pending", "Succeeded", "Pending"))
+    ]
+    assert gpus_waiting({"synthesize": StageState.RUNNING}, [workflow(*pods)], pipeline) == 0.5
+    joins = workflow(node("synthesize.executor", "Pending"))
+    assert gpus_waiting({"synthesize": StageState.RUNNING}, [joins], pipeline) == 0.0
+
+
+def test_all_nodes_wait_while_their_trainjob_is_suspended_or_its_launcher_does_not_run() -> None:
+    launcher = workflow(node("finetune.executor", "Running"))
+    assert gpus_waiting(RUNS, [launcher], SPREAD, [train_job(suspend=True, queue="research")]) == 1.0
+    assert gpus_waiting(RUNS, [launcher], SPREAD, [train_job(suspend=False, queue="research")]) == 0.0
+    assert gpus_waiting(RUNS, [workflow(node("finetune.executor", "Pending"))], SPREAD) == 1.0
