@@ -123,7 +123,7 @@ class Metrics:
         )
         self._stage_seconds = Histogram(
             "perseid_stage_duration_seconds",
-            "A stage from its start to its end",
+            "A stage from its start to its end, the waiting of its pods included",
             ["stage", "result"],
             buckets=_WORK_BUCKETS,
             registry=registry,
@@ -135,7 +135,10 @@ class Metrics:
             registry=registry,
         )
         self._gpu_seconds = Counter(
-            "perseid_gpu_seconds", "GPU time used, one GPU for one second", ["namespace", "stage"], registry=registry
+            "perseid_gpu_seconds",
+            "GPU time used as status.usage counts it, in seconds of one GPU",
+            ["namespace", "stage"],
+            registry=registry,
         )
 
         self._reconcile_result = Closed(get_args(ReconcileResult))

@@ -11,7 +11,7 @@ from typing import Any
 from perseid.api.pipeline import QUEUE_LABEL, STAGE_LABEL, PipelineSpec
 from perseid.api.reasons import StageState
 from perseid.api.stages import SHARD, SHARDED_STAGE, SHARDS_TASK, STAGES, StageName, stage_of
-from perseid.decide import ObservedRun, RunState
+from perseid.decide import ObservedRun, RunState, StageTime
 from perseid_operator.causes import nodes_of
 from perseid_operator.kfp import KfpRun, KfpRunState, KfpTask
 
@@ -52,16 +52,20 @@ def stages_of(run: KfpRun) -> dict[StageName, StageState]:
     return found
 
 
-def gpu_seconds(run: KfpRun, pipeline: PipelineSpec, now: datetime) -> float:
-    """GPUs times seconds of the stages so far, from when KFP calls them running, which it does before their pods run. A
-    stage of several tries counts its newest only: KFP tells no others. Shards count until the last of them ends, and a
+def times_of(run: KfpRun, pipeline: PipelineSpec, now: datetime) -> dict[StageName, StageTime]:
+    """What each stage has taken so far, from when KFP calls it running, which it does before its pods run. A stage of
+    several tries counts its newest only: KFP tells no others. Shards have their GPUs until the last of them ends, and a
     TrainJob's nodes from when its launcher has started."""
-    total = 0.0
+    found: dict[StageName, StageTime] = {}
     for stage in STAGES:
-        task = run.tasks.get(SHARDS_TASK if _is_sharded(stage, pipeline) else stage)
-        if task is not None:
-            total += _seconds(task, now) * _gpus_of(stage, pipeline)
-    return total
+        own = run.tasks.get(stage)
+        working = run.tasks.get(SHARDS_TASK) if _is_sharded(stage, pipeline) else own
+        first, last = working or own, own or working
+        if first is not None and last is not None:
+            whole = KfpTask(last.state, first.start, last.end)
+            gpu_seconds = 0.0 if working is None else _seconds(working, now) * _gpus_of(stage, pipeline)
+            found[stage] = StageTime(_seconds(whole, now), gpu_seconds)
+    return found
 
 
 def _is_sharded(stage: StageName, pipeline: PipelineSpec) -> bool:
@@ -80,7 +84,9 @@ def _seconds(task: KfpTask, now: datetime) -> float:
 
 def observed(run: KfpRun, pipeline: PipelineSpec, url: str | None, now: datetime) -> ObservedRun:
     """What KFP alone tells."""
-    return ObservedRun(state=state_of(run), stages=stages_of(run), gpu_seconds=gpu_seconds(run, pipeline, now), url=url)
+    times = times_of(run, pipeline, now)
+    used = sum(time.gpu_seconds for time in times.values())
+    return ObservedRun(state=state_of(run), stages=stages_of(run), times=times, gpu_seconds=used, url=url)
 
 
 def are_over(workflows: Iterable[Mapping[str, Any]]) -> bool:

@@ -12,7 +12,7 @@ that it never will; then as `Missing`, and it is submitted again.
 from perseid.decide.attempts import SUBMIT_SECONDS
 from perseid.decide.core import CleanUp, clean_up, decide
 from perseid.decide.identity import run_id_of
-from perseid.decide.observed import Observed, ObservedRun, PipelineState, RunState, StartModel
+from perseid.decide.observed import Observed, ObservedRun, PipelineState, RunState, StageTime, StartModel
 from perseid.decide.plan import Action, DeleteObject, Plan, Submit, Terminate
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "PipelineState",
     "Plan",
     "RunState",
+    "StageTime",
     "StartModel",
     "Submit",
     "Terminate",

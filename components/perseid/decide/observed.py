@@ -32,6 +32,16 @@ class RunState(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class StageTime:
+    """How long a stage has taken so far."""
+
+    seconds: float
+    """From its start to its end, or to now: a search in shards until they are joined."""
+    gpu_seconds: float
+    """GPUs times seconds, all pods together."""
+
+
+@dataclass(frozen=True, slots=True)
 class ObservedRun:
     """One run."""
 
@@ -53,6 +63,8 @@ class ObservedRun:
     """What keeps its pods from running, AwaitingQuota or AwaitingPods; None where nothing does, or nobody knows."""
     waiting_message: str = ""
     """The same for people."""
+    times: Mapping[StageName, StageTime] = field(default_factory=dict)
+    """What each of them has taken, for whoever counts it."""
     gpu_seconds: float = 0.0
     """GPUs times seconds of its stages so far, from the start of each to its end, whether their pods ran or waited."""
     gpus_waiting: float = 0.0

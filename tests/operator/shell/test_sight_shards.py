@@ -12,9 +12,10 @@ from perseid.api.pipeline import PipelineSpec
 from perseid.api.reasons import StageState
 from perseid.api.result import StageResult
 from perseid.api.stages import shard_name
+from perseid.decide import StageTime
 from perseid_operator.kfp.runs import KfpRun, KfpRunState, KfpTask
 from perseid_operator.results import ResultReader, StageFailure
-from perseid_operator.sight import gpu_seconds, stages_of
+from perseid_operator.sight import observed, stages_of, times_of
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 IN_SHARDS = PipelineSpec.model_validate({"shards": 8, "stages": {"synthesize": {"gpus": 2}}})
@@ -54,7 +55,15 @@ def test_before_the_loop_begins_there_is_no_stage() -> None:
 
 def test_each_shard_has_its_gpus_until_the_last_one_ends_and_what_joins_them_has_none() -> None:
     seen = run(synthesize_shards=task(KfpRunState.SUCCEEDED, 100), synthesize=task(KfpRunState.RUNNING))
-    assert gpu_seconds(seen, IN_SHARDS, START + timedelta(hours=1)) == 8 * 2 * 100
+    assert times_of(seen, IN_SHARDS, START + timedelta(hours=1)) == {"synthesize": StageTime(3600, 8 * 2 * 100)}
+
+
+def test_a_search_in_shards_takes_as_long_as_its_slowest_shard_and_joining_them() -> None:
+    joining = KfpTask(KfpRunState.SUCCEEDED, START + timedelta(seconds=110), START + timedelta(seconds=130))
+    seen = run(synthesize_shards=task(KfpRunState.SUCCEEDED, 100), synthesize=joining)
+    assert times_of(seen, IN_SHARDS, START + timedelta(hours=1))["synthesize"].seconds == 130
+    failed = run(synthesize_shards=task(KfpRunState.FAILED, 100))
+    assert times_of(failed, IN_SHARDS, START + timedelta(hours=1))["synthesize"].seconds == 100
 
 
 def test_each_node_of_a_trainjob_has_the_gpus_of_its_stage() -> None:
@@ -62,7 +71,7 @@ def test_each_node_of_a_trainjob_has_the_gpus_of_its_stage() -> None:
         {"trainJob": {"numNodes": 4}, "stages": {"finetune": {"gpus": 8}, "evaluate": {"gpus": 1}}}
     )
     seen = run(finetune=task(KfpRunState.SUCCEEDED, 10), evaluate=task(KfpRunState.SUCCEEDED, 10))
-    assert gpu_seconds(seen, nodes, START + timedelta(hours=1)) == 4 * 8 * 10 + 10
+    assert observed(seen, nodes, None, START + timedelta(hours=1)).gpu_seconds == 4 * 8 * 10 + 10
 
 
 async def test_the_shard_that_failed_says_why(tmp_path: Path) -> None:
