@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import signal
 import time
@@ -11,7 +10,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-import yaml
+from audited_rights import rights_in, rights_used
 from cluster_access import Cluster, KubectlError
 from control_plane import ControlPlane
 from crd_objects import MANIFESTS
@@ -205,25 +204,6 @@ async def test_a_hostile_object_neither_stops_the_operator_nor_blocks_the_others
         world, "get", "evorun", "emoji", "-o", 'jsonpath={.status.conditions[?(@.type=="Failed")].message}'
     )
     assert "Basic Multilingual Plane" in message
-
-
-def rights_in(role_file: Path) -> set[tuple[str, str]]:
-    """(resource, verb) that a Role gives."""
-    role = next(part for part in yaml.safe_load_all(role_file.read_text()) if part["kind"] == "Role")
-    return {(resource, verb) for rule in role["rules"] for resource in rule["resources"] for verb in rule["verbs"]}
-
-
-def rights_used(cluster: ControlPlane, user: str) -> set[tuple[str, str]]:
-    """(resource, verb) that somebody was allowed to use, by the API server's audit log. Watches are there once they
-    have ended."""
-    used = set()
-    for line in cluster.audit_log.read_text().splitlines():
-        event = json.loads(line)
-        at = event.get("objectRef", {})
-        if event["user"]["username"] == user and event["responseStatus"].get("code") != 403 and "resource" in at:
-            resource = at["resource"] + (f"/{at['subresource']}" if at.get("subresource") else "")
-            used.add((resource, event["verb"]))
-    return used
 
 
 async def test_the_rights_that_ship_are_those_that_are_used(own_cluster: ControlPlane, world: OperatorWorld) -> None:

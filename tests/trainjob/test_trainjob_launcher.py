@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
+from audited_rights import rights_in, rights_used
 from cluster_access import Cluster, KubectlError
+from control_plane import ControlPlane
 from kubernetes import client, config
 from kubernetes.client.exceptions import ApiException
 from trainjob_attempts import EVERYTHING, attempt
@@ -216,18 +217,14 @@ def test_rights_that_are_missing_are_told_with_what_gives_them(world: World) -> 
         world.launch()
 
 
-@pytest.mark.parametrize("verb", ["get", "list", "create", "patch", "delete"])
-def test_the_role_has_no_right_that_nothing_needs(verb: str) -> None:
-    role = next(yaml.safe_load_all(ROLE.read_text()))
-    (rule,) = role["rules"]
-    assert rule["resources"] == ["trainjobs"]
-    assert verb in rule["verbs"]
-    assert len(rule["verbs"]) == 5
-    methods = {
-        "get": "get_namespaced", "list": "list_namespaced", "create": "create_namespaced",
-        "patch": "patch_namespaced", "delete": "delete_namespaced",
-    }  # fmt: skip
-    assert methods[verb] in Path(jobs_module.__file__).read_text()
+def test_the_rights_that_ship_are_those_that_the_launcher_uses(own_cluster: ControlPlane, world: World) -> None:
+    jobs = world.jobs()
+    jobs.ensure(train_job(attempt(1), "finetune", world.pod), world.pod)
+    jobs.ensure(train_job(TOLD, "finetune", world.pod), world.pod)
+    world.launch(world.says("Complete"), pod=world.new_pod("launcher-2"))
+    assert world.names() == [], "the earlier attempt's was deleted, and the one that was adopted when it was complete"
+    user = f"system:serviceaccount:{world.namespace}:pipeline-runner"
+    assert rights_used(own_cluster, user) == rights_in(ROLE)
 
 
 def test_what_trainer_does_not_take_is_told_at_once(world: World) -> None:
