@@ -69,9 +69,11 @@ def runs_table(runs: Sequence[SeenRun], now: datetime, *, namespaces: bool, widt
     return table
 
 
-def links(runs: Iterable[SeenRun]) -> list[Text]:
-    """A line for each run that has a page in the Kubeflow UI now. They are too long for a column."""
-    return [plain(f"{one.name}: ", "bold").append_text(_link(one.url)) for one in runs if one.url]
+def links(runs: Sequence[SeenRun]) -> list[Text]:
+    """A line for each run that has a page in the Kubeflow UI: they are too long for a column. Of several, only those
+    that are not over: what has ended is asked for by its name."""
+    shown = [one for one in runs if one.url and (len(runs) == 1 or not one.is_over)]
+    return [plain(f"{one.name}: ", "bold").append_text(_link(one.url)) for one in shown]
 
 
 def run_line(one: SeenRun) -> str:
@@ -101,6 +103,8 @@ def print_run(console: Console, one: SeenRun, now: datetime) -> None:
     if status.snapshot is not None:
         _line(console, "pipeline", plain(f"{status.snapshot.pipeline_digest}, {status.snapshot.config_map}"))
     _print_current(console, one, status)
+    if one.url:
+        _line(console, "link", _link(one.url))
     if status.generations:
         console.print(generations_table(status.generations))
         _print_failures(console, status.generations[-1])
@@ -140,8 +144,6 @@ def _print_current(console: Console, one: SeenRun, status: EvolutionRunStatus) -
         mark, style = ("·", "dim") if state is None else _STAGES[state]
         stages.append(f"{mark} {name}   ", style=style)
     _line(console, "stages", stages)
-    if current.url:
-        _line(console, "link", _link(current.url))
 
 
 def _print_failures(console: Console, newest: GenerationStatus) -> None:

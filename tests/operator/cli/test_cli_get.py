@@ -48,6 +48,19 @@ def test_a_table_shows_how_far_a_run_is_what_it_is_worth_and_its_link(api: Stand
     assert link == f"small: {URL + run.run_id}"
 
 
+def test_the_link_of_a_run_that_is_over_is_shown_where_it_is_asked_for_and_makes_no_list_longer(
+    api: StandInApi, perseid: Perseid
+) -> None:
+    over = ClusterRun("over", generations={"max": 1}).running()
+    link = URL + over.run_id
+    api.put(over.generation(candidate=0.6, parent=0.5).object())
+    assert link in perseid("describe", "over").stdout
+    assert link in perseid("get", "over").stdout
+    api.put(busy("busy").object())
+    assert link not in perseid("get").stdout
+    assert link in [row["url"] for row in rows(perseid("get", "-o", "json"))]
+
+
 async def test_a_terminal_of_eighty_columns_shows_a_run_on_one_line_and_redraws_it(
     api: StandInApi, tmp_path: Path
 ) -> None:
