@@ -12,7 +12,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from perseid.api.attempt import Attempt
-from perseid.api.pipeline import CACHE, QUEUE_LABEL, RUN_ID_LABEL, SCRATCH, STAGE_LABEL, ResourcesSpec
+from perseid.api.pipeline import (
+    CACHE,
+    PRIORITY_LABEL,
+    QUEUE_LABEL,
+    RUN_ID_LABEL,
+    SCRATCH,
+    STAGE_LABEL,
+    ResourcesSpec,
+)
 from perseid.api.stages import StageName
 
 GROUP, VERSION, PLURAL = "trainer.kubeflow.org", "v1alpha1", "trainjobs"
@@ -69,7 +77,8 @@ def train_job(attempt: Attempt, stage: StageName, pod: LauncherPod) -> dict[str,
         "perseid.dev/run": attempt.run.metadata.name,
         **identity_labels(attempt, stage),
     }
-    queue = pipeline.queue_of(resources)
+    # Kueue admits the TrainJob as a whole, and reads of it alone where it stands in line.
+    queue, priority = pipeline.queue_of(resources), resources.labels.get(PRIORITY_LABEL)
     spec: dict[str, Any] = {
         "runtimeRef": {"apiGroup": GROUP, "kind": job.runtime_ref.kind, "name": job.runtime_ref.name},
         "trainer": {
@@ -92,11 +101,11 @@ def train_job(attempt: Attempt, stage: StageName, pod: LauncherPod) -> dict[str,
         "metadata": {
             "name": job_name(attempt, stage),
             "namespace": pod.namespace,
-            # Kueue admits the TrainJob as a whole, so that its pods are in no queue of their own.
             "labels": {
                 **labels,
                 RUN_ID_LABEL: attempt.run_id,  # the operator looks for it
                 **({} if queue is None else {QUEUE_LABEL: queue}),
+                **({} if priority is None else {PRIORITY_LABEL: priority}),
             },
             "annotations": {"perseid.dev/storage": attempt.storage, "perseid.dev/attempt": str(attempt.number)},
             "ownerReferences": [pod.reference],
@@ -144,9 +153,16 @@ def _pod(attempt: Attempt, stage: StageName, labels: dict[str, str]) -> dict[str
         spec |= {"volumes": volumes, "containers": [{"name": NODE, "volumeMounts": mounts}]}
     if resources.node_selector:
         spec["nodeSelector"] = dict(resources.node_selector)
+    if resources.tolerations:
+        spec["tolerations"] = [
+            one.model_dump(mode="json", by_alias=True, exclude_none=True) for one in resources.tolerations
+        ]
     if pipeline.service_account is not None:
         spec["serviceAccountName"] = pipeline.service_account
-    own = {name: value for name, value in resources.labels.items() if name != QUEUE_LABEL}
+    if pipeline.image_pull_secrets:
+        spec["imagePullSecrets"] = [{"name": one.name} for one in pipeline.image_pull_secrets]
+    # The TrainJob's own: its pods are in no queue of theirs.
+    own = {name: value for name, value in resources.labels.items() if name not in (QUEUE_LABEL, PRIORITY_LABEL)}
     # Nodes speak to each other through ports that a mesh's proxy would break, and the proxy would outlive them.
     apart = {"sidecar.istio.io/inject": "false"}
     return {

@@ -40,6 +40,10 @@ EVERYTHING = {
     "sharedMemory": "16Gi",
     "scratch": "200Gi",
     "nodeSelector": {"disk": "fast", "accelerator": "mi300x"},
+    "tolerations": [
+        {"key": "amd.com/gpu", "operator": "Exists", "effect": "NoSchedule"},
+        {"key": "team", "value": "models", "effect": "NoExecute", "tolerationSeconds": 600},
+    ],
     "labels": {"kueue.x-k8s.io/queue-name": "research", "team": "models"},
     "retries": 3,
     "timeoutSeconds": 7200,
@@ -67,6 +71,7 @@ RUN = EvolutionRun.model_validate(
                     {"name": "AWS_SECRET_ACCESS_KEY", "secret": "storage", "key": "secret-key"},
                     {"name": "OPENAI_API_KEY", "secret": "mentor", "key": "token"},
                 ],
+                "imagePullSecrets": [{"name": "registry"}],
                 "stages": {
                     "synthesize": EVERYTHING,
                     "convert": {"cpu": "500m", "memory": "512Mi"},
@@ -210,12 +215,24 @@ def test_placement_lands_in_the_kubernetes_part_of_its_stage_alone(pipelines: Do
     placed = on_kubernetes(compiled, stage)
     assert placed["nodeSelector"]["labels"] == EVERYTHING["nodeSelector"]
     assert placed["podMetadata"]["labels"] == EVERYTHING["labels"]
+    assert placed["tolerations"] == [
+        {"key": "amd.com/gpu", "operator": "Exists", "effect": "NoSchedule"},
+        {"key": "team", "operator": "Equal", "value": "models", "effect": "NoExecute", "tolerationSeconds": "600"},
+    ]
     assert placed["activeDeadlineSeconds"] == "7200"
     shared, scratch = placed["emptyDirMounts"]
     assert shared == {"volumeName": "dshm", "mountPath": "/dev/shm", "medium": "Memory", "sizeLimit": "16Gi"}
     assert scratch == {"volumeName": "scratch", "mountPath": "/scratch", "sizeLimit": "200Gi"}
     for other in ("convert", "mentor-supervised", "self-evolution", "evaluate"):
-        assert on_kubernetes(compiled, other).keys() == {"secretAsEnv"}
+        assert on_kubernetes(compiled, other).keys() == {"secretAsEnv", "imagePullSecret"}
+
+
+@pytest.mark.parametrize("name", GOLDENS)
+def test_every_task_names_the_secrets_for_its_image(pipelines: Documents, name: str) -> None:
+    executors = pipelines[name][1]["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    assert executors.keys() == pipelines[name][0]["deploymentSpec"]["executors"].keys()
+    for executor, given in executors.items():
+        assert [one["secretName"] for one in given["imagePullSecret"]] == ["registry"], executor
 
 
 @every_run
@@ -408,7 +425,9 @@ def test_each_shard_gets_what_the_search_would_get_and_the_task_that_joins_them_
     assert "resources" not in joining
     assert joining["env"] == container(whole, "synthesize")["env"]
     placed = on_kubernetes(compiled, "synthesize")
-    assert placed.keys() == {"secretAsEnv", "emptyDirMounts", "activeDeadlineSeconds"}, "no queue, no GPU's node"
+    assert placed.keys() == {"secretAsEnv", "imagePullSecret", "emptyDirMounts", "activeDeadlineSeconds"}, (
+        "no queue, no GPU's node"
+    )
     assert [one["volumeName"] for one in placed["emptyDirMounts"]] == ["scratch"]
 
 
@@ -430,7 +449,7 @@ def test_stages_on_nodes_are_launched_by_pods_without_a_gpu_that_know_who_they_a
         ours = container(compiled, stage)
         assert "resources" not in ours
         assert (ours["env"], ours["image"]) == (container(alone, stage)["env"][-1:], IMAGE)
-        assert on_kubernetes(compiled, stage).keys() == {"fieldPathAsEnv", "secretAsEnv"}
+        assert on_kubernetes(compiled, stage).keys() == {"fieldPathAsEnv", "secretAsEnv", "imagePullSecret"}
         assert {one["name"]: one["fieldPath"] for one in on_kubernetes(compiled, stage)["fieldPathAsEnv"]} == {
             POD_NAME: "metadata.name",
             POD_UID: "metadata.uid",

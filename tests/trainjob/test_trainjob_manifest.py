@@ -48,7 +48,9 @@ def test_every_field_of_a_stage_is_in_the_trainjob() -> None:
     ]
     pod = nodes(manifest)
     assert pod["spec"]["nodeSelector"] == {"accelerator": "h200"}
+    assert pod["spec"]["tolerations"] == [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]
     assert pod["spec"]["serviceAccountName"] == "runner"
+    assert pod["spec"]["imagePullSecrets"] == [{"name": "registry"}]
     assert {one["name"]: one for one in pod["spec"]["volumes"]} == {
         "dshm": {"name": "dshm", "emptyDir": {"medium": "Memory", "sizeLimit": "16Gi"}},
         "scratch": {"name": "scratch", "emptyDir": {"sizeLimit": "500Gi"}},
@@ -66,6 +68,13 @@ def test_a_queue_is_the_trainjobs_and_not_its_pods() -> None:
     assert "pipeline/runid" in manifest["metadata"]["labels"], "by which the operator finds it"
     assert "kueue.x-k8s.io/queue-name" not in nodes(manifest)["metadata"]["labels"]
     assert "kueue.x-k8s.io/queue-name" not in train_job(attempt(queue="q"), "finetune", POD)["metadata"]["labels"]
+
+
+def test_a_priority_class_of_kueue_is_the_trainjobs_which_is_what_kueue_reads() -> None:
+    manifest = train_job(attempt(**EVERYTHING), "finetune", POD)
+    assert manifest["metadata"]["labels"]["kueue.x-k8s.io/priority-class"] == "nightly"
+    assert "kueue.x-k8s.io/priority-class" not in nodes(manifest)["metadata"]["labels"]
+    assert "kueue.x-k8s.io/priority-class" not in train_job(attempt(queue="q"), "finetune", POD)["metadata"]["labels"]
 
 
 def test_the_nodes_are_told_the_attempt_and_belong_to_the_launchers_pod() -> None:

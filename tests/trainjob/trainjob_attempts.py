@@ -31,6 +31,7 @@ EVERYTHING: dict[str, Any] = {
     "serviceAccount": "runner",
     "env": [{"name": "AWS_REGION", "value": "here"}],
     "secretEnv": [{"name": "AWS_SECRET_ACCESS_KEY", "secret": "storage", "key": "secret-key"}],
+    "imagePullSecrets": [{"name": "registry"}],
     "stages": {
         "finetune": {
             "cpu": "64",
@@ -38,7 +39,12 @@ EVERYTHING: dict[str, Any] = {
             "gpus": 8,
             "scratch": "500Gi",
             "nodeSelector": {"accelerator": "h200"},
-            "labels": {"team": "models", "kueue.x-k8s.io/queue-name": "urgent"},
+            "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}],
+            "labels": {
+                "team": "models",
+                "kueue.x-k8s.io/queue-name": "urgent",
+                "kueue.x-k8s.io/priority-class": "nightly",
+            },
             "timeoutSeconds": 7200,
         }
     },

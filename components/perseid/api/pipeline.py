@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from perseid.api.base import ApiModel, Text
 from perseid.api.stages import TRAIN_JOB_STAGES, StageName, module_of
@@ -20,7 +20,8 @@ SecretKey = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,253}$", max_length=
 
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 """A pod with this label is Kueue's: it stays gated until its queue has quota for it."""
-
+PRIORITY_LABEL = "kueue.x-k8s.io/priority-class"
+"""Which WorkloadPriorityClass of Kueue counts for what has the queue's label."""
 
 RUN_ID_LABEL = "pipeline/runid"
 """Label of all pods of a pipeline run, with its id: KFP's own. Its TrainJobs have it, too."""
@@ -55,6 +56,39 @@ class SecretEnvSpec(ApiModel):
     """Key in the Secret."""
 
 
+class ImagePullSecretSpec(ApiModel):
+    """A Secret of the pipelines' namespace, as a pod lists it."""
+
+    name: ObjectName
+    """Name of the Secret, of type `kubernetes.io/dockerconfigjson`."""
+
+
+class TolerationSpec(ApiModel):
+    """A taint of nodes that a pod bears, as Kubernetes writes it."""
+
+    key: LabelName | None = None
+    """Key of the taint, for example `nvidia.com/gpu`. Default: every key, which needs the operator Exists."""
+    operator: Literal["Equal", "Exists"] = "Equal"
+    """Whether the taint must have this value, or may have any."""
+    value: LabelValue | None = None
+    """Value of the taint. Default: the empty one."""
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
+    """Effect of the taint. Default: every effect."""
+    toleration_seconds: Annotated[int, Field(ge=0, le=315_360_000)] | None = None
+    """How long a pod stays that runs already when its node gets the taint; for the effect NoExecute. Default: for
+    good."""
+
+    @model_validator(mode="after")
+    def _as_kubernetes_takes_it(self) -> Self:
+        if self.key is None and self.operator != "Exists":
+            raise ValueError("a toleration without a key bears every taint: set operator to Exists, or name the key")
+        if self.operator == "Exists" and self.value:
+            raise ValueError("operator Exists takes no value: remove it, or set operator to Equal")
+        if self.toleration_seconds is not None and self.effect != "NoExecute":
+            raise ValueError("tolerationSeconds is for the effect NoExecute: remove it, or set that effect")
+        return self
+
+
 class ResourcesSpec(ApiModel):
     """What a stage's pod gets in a cluster. A laptop ignores it."""
 
@@ -74,8 +108,10 @@ class ResourcesSpec(ApiModel):
     checkpoints. Default: the pod's own."""
     node_selector: Annotated[dict[LabelName, LabelValue], Field(max_length=32)] = {}
     """Node labels that the pod needs."""
+    tolerations: Annotated[list[TolerationSpec], Field(max_length=16)] = []
+    """Taints of nodes that the pod bears: pools of GPUs are often tainted."""
     labels: Annotated[dict[LabelName, LabelValue], Field(max_length=32)] = {}
-    """Pod labels, for example `kueue.x-k8s.io/queue-name`."""
+    """Pod labels, for example `kueue.x-k8s.io/queue-name` and, beside it, `kueue.x-k8s.io/priority-class`."""
     retries: Annotated[int, Field(ge=0, le=20)] = 0
     """Retries by KFP itself. Stages resume themselves, so a new attempt by the run is usually the better tool."""
     timeout_seconds: Annotated[int, Field(ge=1, le=315_360_000)] | None = None
@@ -155,7 +191,8 @@ class PipelineSpec(ApiModel):
         None
     )
     """Service account of the stages' pods. Default: KFP's own."""
-
+    image_pull_secrets: Annotated[list[ImagePullSecretSpec], Field(max_length=8)] = []
+    """Secrets for the registry of the image. Default: those of the service account."""
     queue: Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$", max_length=63)] | None = None
     """Kueue's LocalQueue, in the pods' namespace, in which pods with GPUs wait for quota; others start at once. A
     stage's own label `kueue.x-k8s.io/queue-name` goes before it."""

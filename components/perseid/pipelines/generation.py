@@ -152,6 +152,10 @@ def _place(task: dsl.PipelineTask, spec: PipelineSpec, resources: ResourcesSpec)
         kubernetes.empty_dir_mount(task, volume_name="scratch", mount_path=SCRATCH, size_limit=resources.scratch)
     for key, value in sorted(resources.node_selector.items()):
         kubernetes.add_node_selector(task, label_key=key, label_value=value)
+    for one in resources.tolerations:
+        kubernetes.add_toleration(task, **one.model_dump(by_alias=False))
+    if spec.image_pull_secrets:
+        kubernetes.set_image_pull_secrets(task, [one.name for one in spec.image_pull_secrets])
     queue = spec.queue_of(resources)
     queued = {} if queue is None else {QUEUE_LABEL: queue}
     for key, value in sorted({**resources.labels, **queued}.items()):

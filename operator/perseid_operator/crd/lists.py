@@ -18,6 +18,9 @@ ITEM_KEYS: Mapping[str, tuple[str, ...]] = {
     # As in a pod: of two values of one name the last one counts.
     "perseid.api.pipeline.EnvSpec": (),
     "perseid.api.pipeline.SecretEnvSpec": (),
+    # A toleration has no name, and a Secret named twice does no harm.
+    "perseid.api.pipeline.TolerationSpec": (),
+    "perseid.api.pipeline.ImagePullSecretSpec": (),
     "perseid.api.status.Condition": ("type",),
     # One writer, which replaces all of them. By keys, the fields of each would stand in metadata.managedFields again.
     "perseid.api.status.GenerationStatus": (),

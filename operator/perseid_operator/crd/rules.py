@@ -15,6 +15,7 @@ from pydantic.alias_generators import to_camel
 
 from perseid.api.engine import EMBEDDED_MODEL, ModelSpec
 from perseid.api.meteor import JudgeSpec, MentorSpec, MeteorSpec, QuestionSet, SelfEvolutionSpec
+from perseid.api.pipeline import TolerationSpec
 from perseid.api.problems import ProblemSet
 from perseid.api.search import BlendWeights
 from perseid.api.spec import EvolutionRunSpec
@@ -214,6 +215,24 @@ TWINS: Mapping[tuple[type[BaseModel], str], tuple[Rule, ...]] = {
             "a stage has fewer GPUs than engine.vllm takes (tensorParallelSize times dataParallelSize): raise its gpus"
             " in pipeline.stages, or lower those",
             "pipeline",
+        ),
+    ),
+    (TolerationSpec, "_as_kubernetes_takes_it"): (
+        Rule(
+            "has(self.key) || self.operator == 'Exists'",
+            "a toleration without a key bears every taint: set operator to Exists, or name the key",
+            "operator",
+        ),
+        Rule(
+            "self.operator != 'Exists' || !has(self.value) || self.value == ''",
+            "operator Exists takes no value: remove it, or set operator to Equal",
+            "value",
+            "FieldValueForbidden",
+        ),
+        Rule(
+            "!has(self.tolerationSeconds) || (has(self.effect) && self.effect == 'NoExecute')",
+            "tolerationSeconds is for the effect NoExecute: remove it, or set that effect",
+            "tolerationSeconds",
         ),
     ),
     (EvaluationSpec, "_k_fits_n"): (

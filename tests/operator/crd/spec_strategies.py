@@ -97,6 +97,9 @@ def valid_specs(draw: st.DrawFn) -> dict[str, Any]:
         _mend_meteor(data["meteor"])
     if "k" in data.get("evaluation", {}):
         data["evaluation"]["samples"] = 1024
+    for stage in data.get("pipeline", {}).get("stages", {}).values():
+        for one in stage.get("tolerations", []):
+            _mend_toleration(one)
     if "trainJob" in data.get("pipeline", {}):
         data.setdefault("storage", {})["uri"] = "s3://a/b"
         data.setdefault("finetune", {})["batchSize"] = 64
@@ -115,6 +118,14 @@ def _mend(problems: dict[str, Any]) -> None:
     else:
         problems.setdefault("path", "a")
         problems.setdefault("split", "train")
+
+
+def _mend_toleration(one: dict[str, Any]) -> None:
+    one.setdefault("key", "a")
+    if one.get("operator") == "Exists":
+        one.pop("value", None)
+    if "tolerationSeconds" in one:
+        one["effect"] = "NoExecute"
 
 
 def _mend_meteor(meteor: dict[str, Any]) -> None:
@@ -163,6 +174,8 @@ ODD_VALUES = (
 def full_spec() -> dict[str, Any]:
     """A valid spec that says something about every field."""
     resources = {"cpu": "4", "memory": "8Gi", "sharedMemory": "1Gi", "nodeSelector": {"a": "b"}, "labels": {"a": "b"}}
+    toleration = {"key": "a", "operator": "Equal", "value": "b", "effect": "NoExecute", "tolerationSeconds": 5}
+    resources |= {"tolerations": [toleration]}
     endpoint = {"baseUrl": "http://x/v1", "model": "m", "apiKeyEnv": "KEY"}
     search = {
         "evaluator": {"type": "blend"},
@@ -206,6 +219,7 @@ def full_spec() -> dict[str, Any]:
             "queue": "research",
             "trainJob": {"numNodes": 2},
             "serviceAccount": "runner",
+            "imagePullSecrets": [{"name": "registry"}],
         },
         "storage": {"uri": "s3://a/b"},
         "startDeadlineSeconds": 5,

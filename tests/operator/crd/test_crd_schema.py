@@ -13,10 +13,12 @@ import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
 from pydantic import Field
+from pydantic.alias_generators import to_camel
 from spec_strategies import full_spec, odd_specs, unsaid, valid_specs, verdict
 
 from perseid.api.base import ApiModel
 from perseid.api.spec import EvolutionRunSpec
+from perseid.api.stages import STAGES, module_of
 from perseid_operator.crd import CRD_NAME, CrdError, custom_resource_definition
 from perseid_operator.crd.__main__ import main
 from perseid_operator.crd.check import columns_without_field, unbounded, undescribed
@@ -159,6 +161,8 @@ def test_lists_of_objects_are_merged_as_decided() -> None:
         "spec.failurePolicy.rules": "atomic",
         "spec.pipeline.env": "atomic",
         "spec.pipeline.secretEnv": "atomic",
+        "spec.pipeline.imagePullSecrets": "atomic",
+        **{f"spec.pipeline.stages.{to_camel(module_of(stage))}.tolerations": "atomic" for stage in STAGES},
         "status.conditions": ["type"],
         "status.generations": "atomic",
         "status.generations[].attempts": "atomic",
