@@ -103,6 +103,10 @@ def stage_pod(workflow: dict[str, Any], planned: PlannedPod, spec: dict[str, Any
     }
     if "nodeSelector" in platform:
         pod["nodeSelector"] = platform["nodeSelector"]["labels"]
+    if "tolerations" in platform:
+        pod["tolerations"] = [_toleration(one) for one in platform["tolerations"]]
+    if "imagePullSecret" in platform:
+        pod["imagePullSecrets"] = [{"name": one["secretName"]} for one in platform["imagePullSecret"]]
     if "activeDeadlineSeconds" in platform:
         pod["activeDeadlineSeconds"] = int(platform["activeDeadlineSeconds"])
     account = workflow["parameters"]["run"].get("spec", {}).get("pipeline", {}).get("serviceAccount")
@@ -114,6 +118,12 @@ def stage_pod(workflow: dict[str, Any], planned: PlannedPod, spec: dict[str, Any
         "metadata": {"name": planned.name, "labels": labels},
         "spec": pod,
     }
+
+
+def _toleration(given: dict[str, Any]) -> dict[str, Any]:
+    """As Kubernetes takes it: in protobuf's JSON a long number is a text."""
+    seconds = {"tolerationSeconds": int(given["tolerationSeconds"])} if "tolerationSeconds" in given else {}
+    return {**given, **seconds}
 
 
 def returned(message: str) -> str:

@@ -73,6 +73,13 @@ def test_a_stages_pod_has_the_image_environment_and_resources_of_the_compiled_pi
     assert labels["pipeline/runid"] == PARAMETERS["run_id"]
 
 
+def test_a_stages_pod_bears_taints_and_names_the_secrets_for_its_image() -> None:
+    borne = [{"key": "gpu", "operator": "Exists"}, {"key": "a", "effect": "NoExecute", "tolerationSeconds": 60}]
+    pod = the_pod("synthesize", posted({"imagePullSecrets": [{"name": "registry"}]}, tolerations=borne), {})
+    assert pod["spec"]["tolerations"] == [borne[0], {**borne[1], "operator": "Equal"}]
+    assert pod["spec"]["imagePullSecrets"] == [{"name": "registry"}]
+
+
 def test_a_stages_pod_mounts_the_claim_that_holds_the_cache() -> None:
     pod = the_pod("convert", posted({"cacheClaim": "models"}), {"synthesize": "x"})
     assert {"name": "models", "persistentVolumeClaim": {"claimName": "models"}} in pod["spec"]["volumes"]
