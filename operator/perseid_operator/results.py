@@ -44,7 +44,7 @@ class StageFailure:
 
 
 class ResultReader:
-    """Reads from `s3://`, `gs://`, `az://` and directories, with the environment's credentials. Raises StorageError."""
+    """Reads from `s3://` and directories, with the environment's credentials. Raises StorageError."""
 
     def __init__(self) -> None:
         self._remote: dict[str, Any] = {}
