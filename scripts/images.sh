@@ -17,6 +17,8 @@ variant=${VARIANT:-cpu}
 # The time of the last commit: the same tree gives the same image.
 SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || echo 0)}
 revision=$(git rev-parse HEAD 2>/dev/null || echo unknown)
+# Whoever looks up that revision must know that the image has more in it.
+[ -z "$(git status --porcelain 2>/dev/null)" ] || revision=$revision-dirty
 
 secrets=$(mktemp -d)
 trap 'rm -rf "$secrets"' EXIT
@@ -28,7 +30,8 @@ for name in PIP_INDEX_URL PIP_EXTRA_INDEX_URL PIP_TRUSTED_HOST PIP_DEFAULT_TIMEO
         value=$(python3 -m pip config get global.index-url 2>/dev/null || true)
     fi
     if [ -n "$value" ]; then
-        printf "export %s='%s'\n" "$name" "$value"
+        # Between single quotes a shell takes all but a single quote as it stands.
+        printf "export %s='%s'\n" "$name" "$(printf '%s' "$value" | sed "s/'/'\\\\''/g")"
     fi
 done >"$secrets/package-index"
 # uv reads its own; where only pip has been told of an index, it is uv's too.
