@@ -96,14 +96,19 @@ NOT_IN_OPERATOR := numpy rapidfuzz regex kubernetes-asyncio typer shellingham an
 LOCK := $(UV) pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
   --no-annotate --quiet
 
+# What vLLM for GPUs pins otherwise than vLLM for CPUs. Lines with PyPy in their marker would have uv resolve for PyPy, which
+# no vLLM for GPUs knows.
+CUDA_OWN := apache-tvm-ffi
+
 lock: ## resolve pyproject.toml's ranges into requirements/cpu.txt, and the images' locks
 	$(LOCK) pyproject.toml --extra cpu --extra dev --upgrade --output-file requirements/cpu.txt
-	$(LOCK) pyproject.toml --extra vllm --upgrade --output-file requirements/stage-cuda.txt
 	$(LOCK) requirements/build.in --upgrade --output-file requirements/build.txt
-	$(MAKE) lock-images
+	$(MAKE) lock-images CUDA_UPGRADE=--upgrade  # of what requirements/cpu.txt has not
 
-lock-images: ## the locks of what requirements/cpu.txt has too, in its versions
+lock-images: ## the locks of the images, in the versions of requirements/cpu.txt where that has the package
 	$(LOCK) pyproject.toml --extra cpu --constraint requirements/cpu.txt --output-file requirements/stage-cpu.txt
+	sed -n 's/^\([a-z0-9].*==.*\) \\$$/\1/p' requirements/cpu.txt | grep -vE '^($(CUDA_OWN))==|PyPy' | \
+	  $(LOCK) pyproject.toml --extra vllm --constraint /dev/stdin $(CUDA_UPGRADE) --output-file requirements/stage-cuda.txt
 	$(LOCK) pyproject.toml --extra operator --constraint requirements/cpu.txt --output-file requirements/operator.txt \
 	  $(NOT_IN_OPERATOR:%=--no-emit-package %)
 
