@@ -249,6 +249,32 @@ def test_the_pod_of_helm_test_is_none_of_the_operators() -> None:
     assert not service["spec"]["selector"].items() <= labels.items()
     (address,) = re.findall(r"http://([\w.-]+):(\d+)/readyz", str(the(objects, "Pod", "perseid-operator-test")))
     assert address == (f"{service['metadata']['name']}.{NAMESPACE}.svc", str(service["spec"]["ports"][0]["port"]))
+@pytest.mark.parametrize("place", ["storage.env", "extraEnv"])
+@pytest.mark.parametrize(
+    ("variable", "value", "port"),
+    [
+        ("AWS_REGION", "eu-central-1", 443),
+        ("AWS_ENDPOINT", "http://s3.example.org:9000", 9000),
+        ("AWS_ENDPOINT_URL", "http://s3.example.org", 80),
+        ("AWS_ENDPOINT_URL_S3", "https://s3.example.org:8333/", 8333),
+    ],
+)
+def test_the_network_policy_lets_the_operator_reach_the_storages_endpoint(
+    variable: str, value: str, port: int, place: str
+) -> None:
+    env = [{"name": variable, "value": value}]
+    storage = {"uri": "s3://models", "env": env if place == "storage.env" else []}
+
+    def storage_ports(**policy: Any) -> list[dict[str, int]]:
+        more = {"extraEnv": env} if place == "extraEnv" else {}
+        objects = render({"storage": storage, "networkPolicy": {"enabled": True, **policy}, **more})
+        found: list[dict[str, int]] = the(objects, "NetworkPolicy")["spec"]["egress"][-1]["ports"]
+        return found
+
+    assert storage_ports() == [{"port": port}]
+    assert storage_ports(storage={"ports": [1234]}) == [{"port": 1234}], "pods may listen elsewhere than their Service"
+
+
 
 
 def test_prometheus_finds_the_operator_by_the_service_and_under_the_name_that_the_alerts_ask_for() -> None:

@@ -40,6 +40,24 @@ app.kubernetes.io/part-of: perseid
 {{- end -}}
 {{- end }}
 
+{{/* Of stages whose run names none: beside the operator's, and as old as that. */}}
+{{- define "perseid.stageImage" -}}
+{{- $repository := .Values.stages.image.repository | default (regexReplaceAll "[^/]*$" .Values.image.repository "perseid-stage") -}}
+{{- with .Values.stages.image -}}
+{{- if .digest -}}
+{{ printf "%s@%s" $repository .digest }}
+{{- else -}}
+{{ printf "%s:%s" $repository (.tag | default $.Values.image.tag | default $.Chart.AppVersion) }}
+{{- end -}}
+{{- end -}}
+{{- end }}
+
+{{/* Of a URL. */}}
+{{- define "perseid.port" -}}
+{{- $url := urlParse . -}}
+{{- regexFind ":[0-9]+$" $url.host | trimPrefix ":" | default (ternary "443" "80" (eq $url.scheme "https")) -}}
+{{- end }}
+
 {{/* One object of a file that manifests/ shares with the chart: (dict "root" $ "file" "base/role.yaml" "kind" "Role") */}}
 {{- define "perseid.shared" -}}
 {{- $found := dict -}}
