@@ -48,6 +48,11 @@ helm install perseid charts/perseid --namespace perseid-system --create-namespac
 helm test perseid --namespace perseid-system --logs
 ```
 
+Stages then run in `REGISTRY/perseid-stage` of the same version. They need credentials for the bucket:
+`stages.secretEnv` names keys of a Secret in the namespace of the pipeline runs, `stages.serviceAccount` an account with
+a workload identity.
+[docs/install.md](../../docs/install.md) has both as a whole.
+
 A first `run.yaml`, for `kubectl apply --filename run.yaml`:
 
 ```yaml

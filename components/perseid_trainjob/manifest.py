@@ -82,7 +82,7 @@ def train_job(attempt: Attempt, stage: StageName, pod: LauncherPod) -> dict[str,
     spec: dict[str, Any] = {
         "runtimeRef": {"apiGroup": GROUP, "kind": job.runtime_ref.kind, "name": job.runtime_ref.name},
         "trainer": {
-            "image": pipeline.image,
+            "image": pipeline.stage_image,
             "command": ["python3", "-m", "perseid.stages.nodes"],
             "args": [stage, json.dumps(attempt.arguments(), ensure_ascii=False)],
             "env": _environment(attempt, resources),

@@ -8,7 +8,9 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 
 from perseid.api.attempt import Attempt
+from perseid.api.base import replace
 from perseid.api.names import display_name, experiment_name, storage_root
+from perseid.api.pipeline import PipelineSpec
 from perseid.api.status import EvolutionRunStatus
 from perseid.decide import SUBMIT_SECONDS, Submit
 from perseid_operator.kfp import (
@@ -78,7 +80,9 @@ class Actions:
         assert status.snapshot is not None  # accept() has taken it
         frozen = await self._snapshots.load(obj.raw, obj.run.spec.template, status.snapshot)
         experiment = await self._experiment(obj, probably_new=(submit.generation, submit.attempt) == (0, 0))
-        attempt = self._attempt(obj, submit)
+        # As it was accepted: the operator's defaults may be others by now.
+        pipeline = frozen.defaults.complete(obj.run.spec.pipeline)
+        attempt = self._attempt(obj, submit, pipeline)
         request = RunRequest(
             run_id=submit.run_id,
             display_name=display_name(obj.namespace, obj.name, submit.generation, submit.attempt),
@@ -90,7 +94,7 @@ class Actions:
             pipeline_spec=frozen.pipeline,
             platform_spec=frozen.platform,
             parameters=attempt.arguments(),
-            service_account=obj.run.spec.pipeline.service_account,
+            service_account=pipeline.service_account,
         )
         # Shielded: when this object's task is cancelled, the request is on its way all the same.
         assert status.current is not None  # that is what is being submitted
@@ -156,9 +160,9 @@ class Actions:
         self.turns.give_back(obj.uid)
         self._experiments.pop(obj.uid, None)
 
-    def _attempt(self, obj: RunObject, submit: Submit) -> Attempt:
+    def _attempt(self, obj: RunObject, submit: Submit, pipeline: PipelineSpec) -> Attempt:
         return Attempt(
-            run=obj.run,
+            run=replace(obj.run, spec=replace(obj.run.spec, pipeline=pipeline)),
             run_id=submit.run_id,
             generation=submit.generation,
             number=submit.attempt,

@@ -93,7 +93,7 @@ async def assemble(settings: Settings) -> AsyncIterator[Operator]:
         workflows = Workflows(kube, allowed={"auto": None, "on": True, "off": False}[settings.workflows])
         grace = Grace(settings.submit_grace(workflows_seen=False), settings.submit_grace(workflows_seen=True))
         doubts = Doubts(grace, workflows, _now)
-        snapshots = Snapshots(kube, compiler)
+        snapshots = Snapshots(kube, compiler, settings.stages)
 
         def asked(operation: str, code: str, seconds: float) -> None:
             metrics.kfp_request(operation, code, seconds)

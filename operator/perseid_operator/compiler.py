@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from perseid.api.pipeline import GenerationTemplate
+from perseid.api.pipeline import GenerationTemplate, StageDefaults
 from perseid.processes import DIE_WITH
 
 TIMEOUT_SECONDS = 120.0
@@ -37,7 +37,7 @@ class CompiledPipeline:
     """A pipeline as KFP takes it. Many runs share one, so what is made of its text is made once."""
 
     text: str
-    """Canonical JSON of `{"pipeline": ..., "platform": ...}`."""
+    """Canonical JSON of `{"pipeline": ..., "platform": ...}`, and `"defaults"` where the operator had any."""
 
     @cached_property
     def digest(self) -> str:
@@ -55,6 +55,19 @@ class CompiledPipeline:
         """Its part for Kubernetes."""
         found: dict[str, Any] | None = json.loads(self.text)["platform"]
         return found
+
+    @cached_property
+    def defaults(self) -> StageDefaults:
+        """The operator's defaults of stages that it was compiled with."""
+        return StageDefaults.model_validate(json.loads(self.text).get("defaults") or {})
+
+    def with_defaults(self, defaults: StageDefaults) -> CompiledPipeline:
+        """With the defaults in its text, and so in its digest: not all of them show in the pipeline."""
+        said = defaults.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+        if not said:
+            return self
+        text = json.dumps({**json.loads(self.text), "defaults": said}, sort_keys=True, separators=(",", ":"))
+        return CompiledPipeline(text)
 
 
 class Compiler:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 _NAMESPACE = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
@@ -117,6 +119,20 @@ class Reader:
             self._refuse(variable, value, "namespaces separated by commas, or nothing for the whole cluster")
             return ()
         return names
+
+    def json_list(self, variable: str) -> list[Any]:
+        """A list, as JSON. Its value is not repeated in the mistake: whoever errs may have put a secret there."""
+        value = self.text(variable)
+        if value is None:
+            return []
+        try:
+            found = json.loads(value)
+        except ValueError:
+            found = None
+        if not isinstance(found, list):
+            self.mistake(variable, 'is no JSON list; give one such as [{"name": "AWS_REGION", ...}]')
+            return []
+        return found
 
     def file(self, variable: str, *, must_exist: bool) -> Path | None:
         """An absolute path of a file; None where there is none."""

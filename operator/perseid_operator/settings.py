@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal, cast, get_args
 
+from pydantic import ValidationError
+
+from perseid.api.pipeline import StageDefaults
 from perseid_operator.kfp.errors import KfpSettingsError
 from perseid_operator.kfp.settings import KfpSettings
 from perseid_operator.setting_values import Reader, SettingsError
@@ -36,6 +39,11 @@ VARIABLES: Mapping[str, str] = {
     ),
     "PERSEID_KFP_TIMEOUT_SECONDS": "Longest wait for an answer of that API. Default: 30.",
     "PERSEID_STORAGE": "Root of the runs' files: s3://bucket/prefix, or an absolute directory. Required.",
+    "PERSEID_STAGE_IMAGE": "Image of the stages of runs that name none. Empty: perseid-stage:latest.",
+    "PERSEID_STAGE_ENV": "Environment variables of all stages: a JSON list, as spec.pipeline.env of a run.",
+    "PERSEID_STAGE_SECRET_ENV": "Those from Secrets of the stages' namespace: a JSON list, as spec.pipeline.secretEnv.",
+    "PERSEID_STAGE_SERVICE_ACCOUNT": "Service account of the stages of runs that name none. Empty: KFP's own.",
+    "PERSEID_STAGE_IMAGE_PULL_SECRETS": "Secrets for the registry of the stages' image, separated by commas.",
     "PERSEID_WATCH_NAMESPACE": "Namespaces of the EvolutionRuns, separated by commas. Empty: all.",
     "PERSEID_POLL_SECONDS": "Between two looks at the runs under way. Default: 15.",
     "PERSEID_SUBMIT_GRACE_SECONDS": (
@@ -65,6 +73,8 @@ class Settings:
     """How to reach Kubeflow Pipelines."""
     storage: str
     """Root of the runs' files, without a slash at its end."""
+    stages: StageDefaults = field(default_factory=StageDefaults)
+    """What stages get whose run says nothing of it."""
     watch_namespaces: tuple[str, ...] = ()
     """Empty: the whole cluster."""
     poll_seconds: float = 15.0
@@ -106,6 +116,7 @@ def load_settings(environ: Mapping[str, str], namespace_file: Path = NAMESPACE_F
     settings = Settings(
         kfp=_kfp(read),
         storage=read.storage("PERSEID_STORAGE"),
+        stages=_stages(read),
         watch_namespaces=read.namespaces("PERSEID_WATCH_NAMESPACE"),
         poll_seconds=read.seconds("PERSEID_POLL_SECONDS", 15.0, at_most=3600.0),
         submit_grace_seconds=read.optional_seconds("PERSEID_SUBMIT_GRACE_SECONDS", at_most=DAY),
@@ -151,6 +162,30 @@ def _kfp(read: Reader) -> KfpSettings:
         request_timeout=read.seconds("PERSEID_KFP_TIMEOUT_SECONDS", 30.0, at_most=600.0),
         ui_url=ui_url,
     )
+
+
+def _stages(read: Reader) -> StageDefaults:
+    secrets = (read.text("PERSEID_STAGE_IMAGE_PULL_SECRETS") or "").split(",")
+    given = {
+        "PERSEID_STAGE_IMAGE": ("image", read.text("PERSEID_STAGE_IMAGE")),
+        "PERSEID_STAGE_ENV": ("env", read.json_list("PERSEID_STAGE_ENV")),
+        "PERSEID_STAGE_SECRET_ENV": ("secret_env", read.json_list("PERSEID_STAGE_SECRET_ENV")),
+        "PERSEID_STAGE_SERVICE_ACCOUNT": ("service_account", read.text("PERSEID_STAGE_SERVICE_ACCOUNT")),
+        "PERSEID_STAGE_IMAGE_PULL_SECRETS": (
+            "image_pull_secrets",
+            [{"name": one.strip()} for one in secrets if one.strip()],
+        ),
+    }
+    fitting = {}
+    for variable, (name, value) in given.items():
+        try:
+            StageDefaults.model_validate({name: value})
+            fitting[name] = value
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = "".join(f"[{part}]" if isinstance(part, int) else f" {part}" for part in first["loc"][1:])
+            read.mistake(variable, f"is not what a run's spec.pipeline takes: {where.strip()} {first['msg']}")
+    return StageDefaults.model_validate(fitting)
 
 
 def _check_together(settings: Settings, read: Reader, namespace_file: Path) -> None:

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Any
 
+from pydantic import ValidationError
+
 from perseid import __version__
+from perseid.api.base import replace
 from perseid.api.names import pipeline_config_map
-from perseid.api.pipeline import GenerationTemplate
+from perseid.api.pipeline import GenerationTemplate, StageDefaults
 from perseid.api.status import Snapshot
 from perseid.decide import PipelineState
 from perseid_operator.compiler import CompiledPipeline, CompileError, Compiler
@@ -30,7 +33,9 @@ class SnapshotError(Exception):
 class Snapshots:
     """Makes snapshots and reads them back."""
 
-    def __init__(self, kube: Kube, compiler: Compiler) -> None:
+    def __init__(self, kube: Kube, compiler: Compiler, defaults: StageDefaults | None = None) -> None:
+        """`defaults`: what stages get whose run says nothing of it, from now on."""
+        self._defaults = defaults or StageDefaults()
         self._kube = kube
         self._compiler = compiler
         self._kept: OrderedDict[str, CompiledPipeline] = OrderedDict()
@@ -38,7 +43,7 @@ class Snapshots:
     async def take(self, run: Object, template: GenerationTemplate) -> PipelineState:
         """Compile and freeze. Calling it again after a crash finds what the first call has made."""
         try:
-            compiled = await self._compiler.compile(template)
+            compiled = await self._compile(template)
         except CompileError as error:
             message = f"spec.pipeline does not compile to a Kubeflow pipeline: {error}"
             return PipelineState(ready=False, error=message)
@@ -57,7 +62,12 @@ class Snapshots:
             # Made before a crash, maybe by another version of Perseid: what is frozen first stays.
             frozen = CompiledPipeline(_text(await self._kube.get_config_map(metadata["namespace"], name)))
         self._keep(frozen)
-        snapshot = Snapshot(config_map=name, pipeline_digest=frozen.digest, perseid_version=__version__)
+        snapshot = Snapshot(
+            config_map=name,
+            pipeline_digest=frozen.digest,
+            perseid_version=__version__,
+            image=frozen.defaults.complete(template.pipeline).stage_image,
+        )
         return PipelineState(snapshot=snapshot)
 
     async def load(self, run: Object, template: GenerationTemplate, snapshot: Snapshot) -> CompiledPipeline:
@@ -73,7 +83,7 @@ class Snapshots:
             found = CompiledPipeline(_text(await self._kube.get_config_map(namespace, snapshot.config_map)))
         except NotFoundError:
             try:
-                found = await self._compiler.compile(template)
+                found = await self._compile(template)
             except CompileError as error:
                 raise SnapshotError(
                     f"{_lost(namespace, snapshot)}, and it does not compile any more: {error}"
@@ -87,6 +97,16 @@ class Snapshots:
             )
         self._keep(found)
         return found
+
+    async def _compile(self, template: GenerationTemplate) -> CompiledPipeline:
+        try:
+            completed = replace(template, pipeline=self._defaults.complete(template.pipeline))
+        except ValidationError as error:
+            where = ".".join(str(part) for part in error.errors()[0]["loc"])
+            raise CompileError(
+                f"with the operator's defaults of stages it has too much in {where}: {error.errors()[0]['msg']}"
+            ) from error
+        return (await self._compiler.compile(completed)).with_defaults(self._defaults)
 
     def _keep(self, pipeline: CompiledPipeline) -> None:
         self._kept[pipeline.digest] = pipeline

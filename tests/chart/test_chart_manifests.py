@@ -28,8 +28,13 @@ from helm_binaries import find_clients
 
 MANIFESTS = REPOSITORY / "manifests"
 STORAGE = "s3://models/perseid"
-ONLY_THE_CHARTS = {"PERSEID_LOG_FORMAT": "json", "PERSEID_LOG_LEVEL": "INFO"}
-"""Settings that the chart writes down although they are the operator's defaults."""
+VERSION = yaml.safe_load((CHART / "Chart.yaml").read_text(encoding="utf-8"))["appVersion"]
+ONLY_THE_CHARTS = {
+    "PERSEID_LOG_FORMAT": "json",
+    "PERSEID_LOG_LEVEL": "INFO",
+    "PERSEID_STAGE_IMAGE": f"perseid-stage:{VERSION}",
+}
+"""Settings that the chart writes down although they are the operator's defaults, and an image of its own version."""
 
 
 COMPONENTS = ("components/argo-workflows", "components/kfp-token", "monitoring")

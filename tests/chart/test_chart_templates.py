@@ -94,6 +94,41 @@ def test_the_digest_of_an_image_wins_over_its_tag(image: dict[str, str], expecte
     assert test["spec"]["containers"][0]["image"] == container(objects)["image"]
 
 
+@pytest.mark.parametrize(
+    ("operator", "stages", "expected"),
+    [
+        ({}, {}, "perseid-stage:{version}"),
+        (
+            {"repository": "images.example.org/ml/perseid-operator", "tag": "1"},
+            {},
+            "images.example.org/ml/perseid-stage:1",
+        ),
+        ({"repository": "localhost:5000/operator", "digest": DIGEST}, {}, "localhost:5000/perseid-stage:{version}"),
+        ({"tag": "1"}, {"repository": "other/stage", "tag": "2"}, "other/stage:2"),
+        ({"tag": "1"}, {"tag": "2", "digest": DIGEST}, f"perseid-stage@{DIGEST}"),
+    ],
+)
+def test_stages_run_in_the_image_beside_the_operators_unless_another_is_named(
+    operator: dict[str, str], stages: dict[str, str], expected: str, tmp_path: Path
+) -> None:
+    settings = settings_of(render(minimal(image=operator, stages={"image": stages})), tmp_path)
+    version = yaml.safe_load((CHART / "Chart.yaml").read_text(encoding="utf-8"))["appVersion"]
+    assert settings.stages.image == expected.format(version=version)
+
+
+def test_stages_get_the_storages_variables_unless_the_values_give_them_others(tmp_path: Path) -> None:
+    storage = [{"name": "AWS_REGION", "value": "eu"}, {"name": "AWS_ENDPOINT", "value": "http://s3:9000"}]
+    stages = {
+        "env": [{"name": "AWS_REGION", "value": "<a & b>"}],
+        "secretEnv": [{"name": "AWS_ACCESS_KEY_ID", "secret": "s3", "key": "id"}],
+    }
+    objects = render({"storage": {"uri": "s3://models", "env": storage}, "stages": stages})
+    settings = settings_of(objects, tmp_path).stages
+    assert {one.name: one.value for one in settings.env} == {"AWS_REGION": "<a & b>", "AWS_ENDPOINT": "http://s3:9000"}
+    assert [(one.name, one.secret, one.key) for one in settings.secret_env] == [("AWS_ACCESS_KEY_ID", "s3", "id")]
+    assert pod(objects) != pod(render({"storage": {"uri": "s3://models", "env": storage}}))
+
+
 def test_an_operator_of_some_namespaces_gets_a_role_in_each_and_none_in_the_cluster(tmp_path: Path) -> None:
     objects = objects_of("namespaced")
     assert not {"ClusterRole", "ClusterRoleBinding", "CustomResourceDefinition"} & kinds(objects)
@@ -161,7 +196,8 @@ def test_several_replicas_share_a_lease_and_are_kept_apart_and_one_needs_none_of
     ("values", "restarts"),
     [
         ({"pollSeconds": 20}, True),
-        ({"kfp": {"uiUrl": "https://kubeflow.example.org"}}, True),
+        ({"kfp": {"uiUrl": "https://kubeflow.example.org/pipeline"}}, True),
+        ({"stages": {"serviceAccount": "stages"}}, True),
         ({"monitoring": {"dashboard": {"enabled": True}}}, False),
         ({"workflows": {"enabled": True}}, False),
     ],
@@ -213,6 +249,32 @@ def test_the_network_policy_lets_the_operator_reach_the_endpoint(
         assert peer["namespaceSelector"]["matchLabels"] == {"kubernetes.io/metadata.name": namespace}
 
 
+@pytest.mark.parametrize("place", ["storage.env", "extraEnv"])
+@pytest.mark.parametrize(
+    ("variable", "value", "port"),
+    [
+        ("AWS_REGION", "eu-central-1", 443),
+        ("AWS_ENDPOINT", "http://s3.example.org:9000", 9000),
+        ("AWS_ENDPOINT_URL", "http://s3.example.org", 80),
+        ("AWS_ENDPOINT_URL_S3", "https://s3.example.org:8333/", 8333),
+    ],
+)
+def test_the_network_policy_lets_the_operator_reach_the_storages_endpoint(
+    variable: str, value: str, port: int, place: str
+) -> None:
+    env = [{"name": variable, "value": value}]
+    storage = {"uri": "s3://models", "env": env if place == "storage.env" else []}
+
+    def storage_ports(**policy: Any) -> list[dict[str, int]]:
+        more = {"extraEnv": env} if place == "extraEnv" else {}
+        objects = render({"storage": storage, "networkPolicy": {"enabled": True, **policy}, **more})
+        found: list[dict[str, int]] = the(objects, "NetworkPolicy")["spec"]["egress"][-1]["ports"]
+        return found
+
+    assert storage_ports() == [{"port": port}]
+    assert storage_ports(storage={"ports": [1234]}) == [{"port": 1234}], "pods may listen elsewhere than their Service"
+
+
 def test_the_network_policy_leaves_out_a_storage_that_is_a_directory_and_lets_probes_in() -> None:
     wide, directory = (
         the(render({"storage": {"uri": uri}, "networkPolicy": {"enabled": True}}), "NetworkPolicy")["spec"]
@@ -249,32 +311,6 @@ def test_the_pod_of_helm_test_is_none_of_the_operators() -> None:
     assert not service["spec"]["selector"].items() <= labels.items()
     (address,) = re.findall(r"http://([\w.-]+):(\d+)/readyz", str(the(objects, "Pod", "perseid-operator-test")))
     assert address == (f"{service['metadata']['name']}.{NAMESPACE}.svc", str(service["spec"]["ports"][0]["port"]))
-@pytest.mark.parametrize("place", ["storage.env", "extraEnv"])
-@pytest.mark.parametrize(
-    ("variable", "value", "port"),
-    [
-        ("AWS_REGION", "eu-central-1", 443),
-        ("AWS_ENDPOINT", "http://s3.example.org:9000", 9000),
-        ("AWS_ENDPOINT_URL", "http://s3.example.org", 80),
-        ("AWS_ENDPOINT_URL_S3", "https://s3.example.org:8333/", 8333),
-    ],
-)
-def test_the_network_policy_lets_the_operator_reach_the_storages_endpoint(
-    variable: str, value: str, port: int, place: str
-) -> None:
-    env = [{"name": variable, "value": value}]
-    storage = {"uri": "s3://models", "env": env if place == "storage.env" else []}
-
-    def storage_ports(**policy: Any) -> list[dict[str, int]]:
-        more = {"extraEnv": env} if place == "extraEnv" else {}
-        objects = render({"storage": storage, "networkPolicy": {"enabled": True, **policy}, **more})
-        found: list[dict[str, int]] = the(objects, "NetworkPolicy")["spec"]["egress"][-1]["ports"]
-        return found
-
-    assert storage_ports() == [{"port": port}]
-    assert storage_ports(storage={"ports": [1234]}) == [{"port": 1234}], "pods may listen elsewhere than their Service"
-
-
 
 
 def test_prometheus_finds_the_operator_by_the_service_and_under_the_name_that_the_alerts_ask_for() -> None:

@@ -80,6 +80,29 @@ PERSEID_KFP_NAMESPACE: {{ .Values.kfp.namespace | quote }}
 PERSEID_KFP_TOKEN_FILE: {{ ternary "/var/run/secrets/kubeflow/pipelines/token" "" .Values.kfp.token.enabled | quote }}
 PERSEID_KFP_UI_URL: {{ .Values.kfp.uiUrl | quote }}
 PERSEID_STORAGE: {{ .Values.storage.uri | quote }}
+PERSEID_STAGE_IMAGE: {{ include "perseid.stageImage" . | quote }}
+{{- $given := dict }}
+{{- range concat .Values.stages.env .Values.stages.secretEnv }}
+{{- $_ := set $given .name true }}
+{{- end }}
+{{- $env := .Values.stages.env }}
+{{- range .Values.storage.env }}
+{{- if not (hasKey $given .name) }}
+{{- $env = append $env . }}
+{{- end }}
+{{- end }}
+PERSEID_STAGE_ENV: {{ with $env }}{{ toJson . | quote }}{{ else }}""{{ end }}
+PERSEID_STAGE_SECRET_ENV: {{ with .Values.stages.secretEnv }}{{ toJson . | quote }}{{ else }}""{{ end }}
+{{- with .Values.stages.serviceAccount }}
+PERSEID_STAGE_SERVICE_ACCOUNT: {{ . | quote }}
+{{- end }}
+{{- with .Values.stages.imagePullSecrets }}
+{{- $names := list }}
+{{- range . }}
+{{- $names = append $names .name }}
+{{- end }}
+PERSEID_STAGE_IMAGE_PULL_SECRETS: {{ join "," $names | quote }}
+{{- end }}
 PERSEID_WATCH_NAMESPACE: {{ join "," .Values.watchNamespaces | quote }}
 PERSEID_POLL_SECONDS: {{ .Values.pollSeconds | quote }}
 PERSEID_LOG_FORMAT: {{ .Values.log.format | quote }}

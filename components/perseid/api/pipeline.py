@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from perseid.api.base import ApiModel, Text
+from perseid.api.base import ApiModel, RecordedModel, Text, replace
 from perseid.api.stages import TRAIN_JOB_STAGES, StageName, module_of
 
 LabelName = Annotated[str, Field(min_length=1, max_length=317)]
@@ -30,6 +30,8 @@ STAGE_LABEL = "perseid.dev/stage"
 POD_NAME, POD_UID, POD_NAMESPACE = "PERSEID_POD_NAME", "PERSEID_POD_UID", "PERSEID_POD_NAMESPACE"
 """Environment variables of a pod that launches a TrainJob: which pod it is."""
 
+STAGE_IMAGE = "perseid-stage:latest"
+"""Image of stages where nobody names one: a laptop starts none, and KFP wants a name in every pipeline."""
 SCRATCH = "/scratch"
 CACHE = "/cache"
 SHARED_MEMORY = "16Gi"
@@ -168,8 +170,9 @@ class TrainJobSpec(ApiModel):
 class PipelineSpec(ApiModel):
     """How a generation looks as a Kubeflow pipeline."""
 
-    image: Text = "perseid-stage:latest"
-    """Image of the stages. Pin it by digest in production."""
+    image: Text | None = None
+    """Image of the stages. Pin it by digest in production. Default: the operator's own default, which
+    `status.snapshot.image` shows once the run is accepted; without one `perseid-stage:latest`."""
     stages: StagesSpec = StagesSpec()
     """Resources by stage."""
     shards: Annotated[int, Field(ge=1, le=32)] = 1
@@ -180,9 +183,11 @@ class PipelineSpec(ApiModel):
     TrainJob. Their pods of the pipeline only look after it. Needs Kubeflow Trainer and object storage; not for a
     laptop. Default: each stage trains in one pod."""
     env: Annotated[list[EnvSpec], Field(max_length=32)] = []
-    """Environment variables of the stages. Never secrets: whoever may read the run can read them."""
+    """Environment variables of the stages. Never secrets: whoever may read the run can read them. The operator may add
+    defaults of its own; a name that stands here or in secretEnv goes before them."""
     secret_env: Annotated[list[SecretEnvSpec], Field(max_length=32)] = []
-    """Environment variables of the stages from Secrets: credentials of the storage, API keys of endpoints."""
+    """Environment variables of the stages from Secrets: credentials of the storage, API keys of endpoints. The operator
+    may add defaults of its own, as for env."""
     cache_claim: ObjectName | None = None
     """Name of a PersistentVolumeClaim of the pipelines' namespace for what stages fetch from the hub, so that models
     and data sets are downloaded once and not by every pod. Pods of several nodes can mount it only where it is
@@ -190,12 +195,17 @@ class PipelineSpec(ApiModel):
     service_account: Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$", max_length=253)] | None = (
         None
     )
-    """Service account of the stages' pods. Default: KFP's own."""
+    """Service account of the stages' pods. Default: the operator's own default, else KFP's."""
     image_pull_secrets: Annotated[list[ImagePullSecretSpec], Field(max_length=8)] = []
-    """Secrets for the registry of the image. Default: those of the service account."""
+    """Secrets for the registry of the image. Default: the operator's own default, else those of the service account."""
     queue: Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$", max_length=63)] | None = None
     """Kueue's LocalQueue, in the pods' namespace, in which pods with GPUs wait for quota; others start at once. A
     stage's own label `kueue.x-k8s.io/queue-name` goes before it."""
+
+    @property
+    def stage_image(self) -> str:
+        """The image, named by the run or not."""
+        return self.image or STAGE_IMAGE
 
     def variables(self, resources: ResourcesSpec) -> dict[str, str]:
         """The environment of a stage with these resources, but for what comes from Secrets."""
@@ -213,6 +223,29 @@ class PipelineSpec(ApiModel):
     def queue_of(self, resources: ResourcesSpec) -> str | None:
         """The queue of Kueue in which a pod with these resources waits; None where it waits in none."""
         return resources.labels.get(QUEUE_LABEL) or (self.queue if resources.gpus else None)
+
+
+class StageDefaults(RecordedModel):
+    """What an operator gives to stages whose run says nothing of it, so that runs need not know their cluster. It is
+    frozen with the run's pipeline: other defaults count for runs that are accepted after them."""
+
+    image: Text | None = None
+    env: Annotated[list[EnvSpec], Field(max_length=32)] = []
+    secret_env: Annotated[list[SecretEnvSpec], Field(max_length=32)] = []
+    service_account: ObjectName | None = None
+    image_pull_secrets: Annotated[list[ImagePullSecretSpec], Field(max_length=8)] = []
+
+    def complete(self, pipeline: PipelineSpec) -> PipelineSpec:
+        """The pipeline with what it does not say. Raises ValueError where both together are more than it can hold."""
+        own = {one.name for one in pipeline.env} | {one.name for one in pipeline.secret_env}
+        return replace(
+            pipeline,
+            image=pipeline.image or self.image,
+            env=[*(one for one in self.env if one.name not in own), *pipeline.env],
+            secret_env=[*(one for one in self.secret_env if one.name not in own), *pipeline.secret_env],
+            service_account=pipeline.service_account or self.service_account,
+            image_pull_secrets=pipeline.image_pull_secrets or self.image_pull_secrets,
+        )
 
 
 class GenerationTemplate(ApiModel):

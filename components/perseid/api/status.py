@@ -121,6 +121,8 @@ class Snapshot(RecordedModel):
     """Name of the owned ConfigMap with the compiled pipeline."""
     pipeline_digest: Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$", max_length=71)]
     perseid_version: Annotated[str, Field(max_length=64)]
+    image: Text | None = None
+    """Image of the stages, named by the spec or by the operator's defaults."""
 
 
 class UsageTotals(RecordedModel):

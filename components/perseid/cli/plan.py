@@ -160,7 +160,9 @@ def plan_submissions(
         storage=root,
         pipeline_digest=f"sha256:{hashlib.sha256(compiled).hexdigest()}",
         pipeline_bytes=len(compiled),
-        stages=[PlannedStage(stage, spec.pipeline.image, _set_fields(stage, spec.pipeline)) for stage in spec.stages],
+        stages=[
+            PlannedStage(stage, spec.pipeline.stage_image, _set_fields(stage, spec.pipeline)) for stage in spec.stages
+        ],
         runs=runs,
         runs_not_shown=spec.generations.max - len(runs),
         limits=_limits(run),
@@ -267,6 +269,11 @@ def _notes(run: EvolutionRun, uid: str | None, storage_root: str | None, pipelin
         notes.append(
             f"spec.storage.uri is not set, so the files will lie below the operator's own root, shown as"
             f" {OPERATOR_STORAGE}; give it with --storage-root."
+        )
+    if run.spec.pipeline.image is None:
+        notes.append(
+            "spec.pipeline.image is not set, so an operator takes its own default, and adds its other defaults of"
+            " stages: environment, service account. Its pipeline then has another digest than this one."
         )
     if run.spec.generations.max > 1:
         notes.append(

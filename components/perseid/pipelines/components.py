@@ -14,9 +14,10 @@ from typing import Any
 
 from kfp import dsl
 
+from perseid.api.pipeline import STAGE_IMAGE
 from perseid.api.stages import StageName
 
-IMAGE = "perseid-stage:latest"
+IMAGE = STAGE_IMAGE
 """KFP wants an image when it decorates; `generation.py` sets the spec's own on every task."""
 
 

@@ -131,7 +131,7 @@ def _to_join(shard: ResourcesSpec) -> ResourcesSpec:
 
 
 def _place(task: dsl.PipelineTask, spec: PipelineSpec, resources: ResourcesSpec) -> None:
-    task.set_container_image(spec.image)
+    task.set_container_image(spec.stage_image)
     # Sampling is not a pure function of the inputs that KFP fingerprints, and a stage finds its own finished work.
     task.set_caching_options(False)
     if resources.cpu:

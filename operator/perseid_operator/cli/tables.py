@@ -102,6 +102,8 @@ def print_run(console: Console, one: SeenRun, now: datetime) -> None:
     _line(console, "used", plain(_used(status)))
     if status.snapshot is not None:
         _line(console, "pipeline", plain(f"{status.snapshot.pipeline_digest}, {status.snapshot.config_map}"))
+        if status.snapshot.image is not None:
+            _line(console, "image", plain(status.snapshot.image))
     _print_current(console, one, status)
     if one.url:
         _line(console, "link", _link(one.url))

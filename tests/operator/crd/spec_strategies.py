@@ -215,6 +215,7 @@ def full_spec() -> dict[str, Any]:
         "finetune": {"processes": 2},
         "pipeline": {
             "stages": {"synthesize": {**resources, "timeoutSeconds": 5}, "selfAssessment": resources},
+            "image": "a/stage:1",
             "cacheClaim": "models",
             "queue": "research",
             "trainJob": {"numNodes": 2},

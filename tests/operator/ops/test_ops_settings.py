@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from perseid.api.pipeline import EnvSpec, ImagePullSecretSpec, SecretEnvSpec, StageDefaults
 from perseid_operator.settings import VARIABLES, Settings, SettingsError, load_settings
 
 LEAST = {"PERSEID_KFP_ENDPOINT": "http://ml-pipeline.kubeflow:8888", "PERSEID_STORAGE": "s3://models/perseid/"}
@@ -39,6 +40,11 @@ def test_every_variable_reaches_its_setting(tmp_path: Path) -> None:
         PERSEID_KFP_UI_URL="https://kubeflow.example/pipeline",
         PERSEID_KFP_TIMEOUT_SECONDS="7.5",
         PERSEID_STORAGE="/data/runs",
+        PERSEID_STAGE_IMAGE="images.example.org/perseid-stage:1",
+        PERSEID_STAGE_ENV='[{"name": "AWS_REGION", "value": "here"}]',
+        PERSEID_STAGE_SECRET_ENV='[{"name": "AWS_ACCESS_KEY_ID", "secret": "s3", "key": "id"}]',
+        PERSEID_STAGE_SERVICE_ACCOUNT="stages",
+        PERSEID_STAGE_IMAGE_PULL_SECRETS="registry, other",
         PERSEID_WATCH_NAMESPACE=" a, b ,a",
         PERSEID_POLL_SECONDS="0.2",
         PERSEID_SUBMIT_GRACE_SECONDS="90",
@@ -60,6 +66,13 @@ def test_every_variable_reaches_its_setting(tmp_path: Path) -> None:
     assert settings == Settings(
         kfp=kfp,
         storage="/data/runs",
+        stages=StageDefaults(
+            image="images.example.org/perseid-stage:1",
+            env=[EnvSpec(name="AWS_REGION", value="here")],
+            secret_env=[SecretEnvSpec(name="AWS_ACCESS_KEY_ID", secret="s3", key="id")],
+            service_account="stages",
+            image_pull_secrets=[ImagePullSecretSpec(name="registry"), ImagePullSecretSpec(name="other")],
+        ),
         watch_namespaces=("a", "b"),
         poll_seconds=0.2,
         submit_grace_seconds=90,
@@ -129,6 +142,12 @@ def test_all_mistakes_are_told_at_once_with_what_is_allowed() -> None:
         ("PERSEID_STORAGE", "s3://[bucket"),
         ("PERSEID_STORAGE", "s3://bucket/prefix?region=x"),
         ("PERSEID_STORAGE", "gs://bucket"),
+        ("PERSEID_STAGE_IMAGE", 1025 * "x"),
+        ("PERSEID_STAGE_ENV", "AWS_REGION=here"),
+        ("PERSEID_STAGE_ENV", '[{"name": "AWS REGION", "value": "here"}]'),
+        ("PERSEID_STAGE_SECRET_ENV", '[{"name": "AWS_ACCESS_KEY_ID", "value": "id"}]'),
+        ("PERSEID_STAGE_SERVICE_ACCOUNT", "Stages"),
+        ("PERSEID_STAGE_IMAGE_PULL_SECRETS", "Registry"),
         ("PERSEID_WATCH_NAMESPACE", "a,,b"),
         ("PERSEID_POLL_SECONDS", "nan"),
         ("PERSEID_POLL_SECONDS", "-1"),

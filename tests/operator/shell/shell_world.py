@@ -15,6 +15,7 @@ from typing import Any
 from kfp_double import KfpDouble, VirtualClock
 from kfp_double.simulation import Script
 from perseid.api.layout import attempt_key
+from perseid.api.pipeline import StageDefaults
 from perseid.api.result import Gain, GenerationResult, ModelRef, Score, SetResult, YieldCounts
 from perseid.api.status import EvolutionRunStatus
 from perseid.decide import run_id_of
@@ -176,6 +177,8 @@ class World:
     """The how-manieth await is the last of the process."""
     awaits: int = 0
     crashes: list[str] = field(default_factory=list)
+    defaults: StageDefaults = field(default_factory=StageDefaults)
+    """Of stages: what the next process is told."""
     gain: Callable[[int], float] = lambda generation: 0.05
     _clients: list[KfpClient] = field(default_factory=list)
     reconciler: Reconciler | None = None
@@ -199,7 +202,7 @@ class World:
         workflows = Workflows(kube, allowed=None)
         doubts = Doubts(self.grace, workflows, self.now)
         compiler: Any = StandInCompiler(self.pipeline)
-        snapshots = Snapshots(kube, compiler)
+        snapshots = Snapshots(kube, compiler, self.defaults)
         self.watch = RunWatch(kfp, lambda uid: None, clock=clock, gather_seconds=0)
         observer = Observer(
             kube,

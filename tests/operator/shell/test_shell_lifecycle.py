@@ -5,13 +5,15 @@ from __future__ import annotations
 import copy
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from shell_world import NAME, UID, World, expected, open_world
 
 from kfp_double.simulation import Script
-from perseid.api.base import APPROVED_GENERATION
-from perseid.api.pipeline import QUEUE_LABEL, STAGE_LABEL
+from perseid.api.attempt import Attempt
+from perseid.api.base import APPROVED_GENERATION, replace
+from perseid.api.pipeline import QUEUE_LABEL, STAGE_LABEL, EnvSpec, StageDefaults
 from perseid.api.reasons import AttemptState, ConditionStatus, ConditionType, GenerationPhase, Phase, Reason
 from perseid.api.stages import METEOR_STAGES
 from perseid.decide import run_id_of
@@ -407,6 +409,63 @@ async def test_a_frozen_pipeline_that_was_deleted_is_made_again_and_one_that_was
         world.reconciler = None
         await world.until(lambda: world.kube.status.phase.is_terminal)
         assert reason(world, ConditionType.FAILED) == (ConditionStatus.TRUE, Reason.PIPELINE_INVALID)
+
+
+DEFAULTS = StageDefaults(
+    image="images.example.org/perseid-stage:1",
+    env=[EnvSpec(name="AWS_REGION", value="here"), EnvSpec(name="LEVEL", value="the operator's")],
+    service_account="stages",
+)
+
+
+async def test_what_a_run_does_not_say_of_its_stages_is_the_operators_and_stays_what_it_was_at_acceptance(
+    tmp_path: Path, pipeline: str
+) -> None:
+    posted: list[dict[str, Any]] = []
+
+    def script_for(body: dict[str, Any]) -> Script:
+        posted.append(body)
+        return Script(pending=2, running=30)
+
+    said = {"env": [{"name": "LEVEL", "value": "the run's"}]}
+    async with open_world(tmp_path, pipeline, pipeline=said) as world:
+        world.double.script(script_for)
+        world.defaults = DEFAULTS
+        await world.until(lambda: len(posted) == 1)
+        world.defaults = replace(DEFAULTS, image="images.example.org/perseid-stage:2", service_account="others")
+        world.reconciler = None  # the operator is started again, with other defaults
+        status = await world.to_the_end()
+    assert status.snapshot is not None
+    assert status.snapshot.image == "images.example.org/perseid-stage:1"
+    assert len(posted) == 2
+    for body in posted:
+        assert body["service_account"] == "stages"
+        told = Attempt.of_arguments(body["runtime_config"]["parameters"]).run.spec.pipeline
+        assert told.image == "images.example.org/perseid-stage:1", "by which a TrainJob's nodes go"
+        assert {one.name: one.value for one in told.env} == {"AWS_REGION": "here", "LEVEL": "the run's"}
+
+
+async def test_a_run_that_was_accepted_without_defaults_gets_none_by_an_upgrade(tmp_path: Path, pipeline: str) -> None:
+    async with open_world(tmp_path, pipeline) as world:
+        await world.until(lambda: world.kube.status.snapshot is not None)
+        world.defaults, world.reconciler = DEFAULTS, None
+        status = await world.to_the_end()
+        assert world.executions == expected(2)
+        assert status.snapshot is not None
+        assert status.snapshot.image == "perseid-stage:latest"
+
+
+async def test_what_the_operator_and_a_run_say_together_is_refused_where_it_is_too_much(
+    tmp_path: Path, pipeline: str
+) -> None:
+    many = [{"name": f"OWN_{number}", "value": "x"} for number in range(31)]
+    async with open_world(tmp_path, pipeline, pipeline={"env": many}) as world:
+        world.defaults = DEFAULTS
+        status = await world.to_the_end()
+        failed = status.condition(ConditionType.FAILED)
+        assert failed is not None
+        assert failed.reason is Reason.PIPELINE_INVALID
+        assert "operator's defaults of stages" in failed.message
 
 
 async def test_a_deleted_object_stops_its_run_before_it_goes_also_when_no_operator_was_there(
