@@ -50,6 +50,7 @@ WRONG: list[tuple[str, Any, str]] = [
     ("kfp.endpoint", "http://user:password@kfp", "/kfp/endpoint"),
     ("kfp.namespace", "a,b", "/kfp/namespace"),
     ("kfp.uiUrl", "kubeflow.example.org", "/kfp/uiUrl"),
+    ("kfp.uiUrl", "https://kubeflow.example.org/_/pipeline/?ns=team", "/kfp/uiUrl"),
     ("kfp.timeoutSeconds", 0, "/kfp/timeoutSeconds"),
     ("kfp.token.enabled", "true", "/kfp/token/enabled"),
     ("kfp.token.expirationSeconds", 60, "/kfp/token/expirationSeconds"),

@@ -196,7 +196,7 @@ def test_several_replicas_share_a_lease_and_are_kept_apart_and_one_needs_none_of
     ("values", "restarts"),
     [
         ({"pollSeconds": 20}, True),
-        ({"kfp": {"uiUrl": "https://kubeflow.example.org/pipeline"}}, True),
+        ({"kfp": {"uiUrl": "https://kubeflow.example.org/_/pipeline"}}, True),
         ({"stages": {"serviceAccount": "stages"}}, True),
         ({"monitoring": {"dashboard": {"enabled": True}}}, False),
         ({"workflows": {"enabled": True}}, False),
