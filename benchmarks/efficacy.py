@@ -49,14 +49,14 @@ def _searched(plans: int, samples: int, **search: Any) -> dict[str, Any]:
 # through the gate, too, which costs nothing more: hence its many plans.
 ARMS: Mapping[str, dict[str, Any]] = {
     EVOLVE: {},
-    "chain of thought": _searched(10, 1, algorithm="cot"),
-    "tree of thoughts": _searched(64, 2, algorithm="tot"),
-    "mcts, blend": _searched(64, 2, algorithm="mcts"),
-    "mcts, execution": _searched(64, 2, algorithm="mcts", evaluator={"type": "execution"}),
+    "chain of thought": _searched(5, 1, algorithm="cot"),
+    "tree of thoughts": _searched(64, 2, algorithm="tot", branch=2, keep=1, maxDepth=4),
+    "mcts, blend": _searched(64, 2, algorithm="mcts", branch=2, rounds=4),
+    "mcts, execution": _searched(64, 2, algorithm="mcts", branch=2, rounds=4, evaluator={"type": "execution"}),
     "mcts, likelihood": _searched(3, 3, algorithm="mcts", evaluator={"type": "likelihood"}),
     "mcts, spoken score": _searched(3, 3, algorithm="mcts", evaluator={"type": "ladder"}),
-    "mcts, blend, reflection": _searched(64, 2, algorithm="mcts", reflection="before-expansion"),
-    "mcts, blend, plans learned": _searched(64, 2, algorithm="mcts"),
+    "mcts, blend, reflection": _searched(64, 2, algorithm="mcts", branch=2, rounds=2, reflection="before-expansion"),
+    "mcts, blend, plans learned": _searched(64, 2, algorithm="mcts", branch=2, rounds=4),
 }
 ARMS["mcts, blend, plans learned"]["conversion"]["thinking"] = True
 
