@@ -12,6 +12,14 @@ from e2e_world import SYSTEM, World, runs_stage
 from perseid.decide import run_id_of
 
 STAGES = ["synthesize", "convert", "finetune", "evaluate"]
+HIGHEST_MEMORY = """
+import pathlib
+for status in pathlib.Path("/proc").glob("[0-9]*/status"):
+    lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
+    command = status.with_name("cmdline").read_text().replace("\\0", " ")
+    print(lines["VmHWM"].strip(), command[:60], end="; ")
+"""
+"""Each process of a pod with the most that it has held."""
 # Each carries out one to three generations of the embedded model, whose pods take minutes on two cores.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
@@ -81,6 +89,10 @@ def test_a_claim_is_the_cache_of_pods_that_are_not_root(installed: World, namesp
         "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}},
     }
     cluster.apply(claim, namespace=pipelines)
+    # What docs/install.md has its readers do: the root directory of a new volume is root's.
+    give = installed.pod("give-cache", ["chown", "65532", "/cache"], {"cache": "/cache"})
+    give["spec"]["securityContext"] = {"runAsUser": 0}
+    installed.run_pod(give, pipelines)
     run = installed.run("cached")
     run["spec"]["pipeline"]["cacheClaim"] = "cache"
     cluster.apply(run, namespace=namespace)
@@ -89,7 +101,9 @@ def test_a_claim_is_the_cache_of_pods_that_are_not_root(installed: World, namesp
     installed.cluster.kubectl("delete", "evorun", "cached", "--namespace", namespace, "--timeout=180s", seconds=200)
     look = installed.pod("look-into-cache", ["find", "/cache", "-type", "f"], {"cache": "/cache"})
     assert "model.safetensors" in installed.run_pod(look, pipelines)
-    cluster.kubectl("delete", "pod/look-into-cache", "pvc/cache", "--namespace", pipelines, "--wait=false")
+    cluster.kubectl(
+        "delete", "pod/give-cache", "pod/look-into-cache", "pvc/cache", "--namespace", pipelines, "--wait=false"
+    )
 
 
 def test_a_hundred_live_runs_fit_into_the_memory_that_the_chart_gives_the_operator(
@@ -103,11 +117,10 @@ def test_a_hundred_live_runs_fit_into_the_memory_that_the_chart_gives_the_operat
     restarts = _restarts(installed)
     cluster.apply(*runs, namespace=namespace)
     eventually(lambda: _live(installed, namespace) == len(runs), "all hundred are submitted", 900)
-    read = "print(open('/sys/fs/cgroup/memory.peak').read())"
-    peak = int(
-        cluster.kubectl("exec", "deployment/perseid-operator", "--namespace", SYSTEM, "--", "python", "-c", read)
+    said = cluster.kubectl(
+        "exec", "deployment/perseid-operator", "--namespace", SYSTEM, "--", "python", "-c", HIGHEST_MEMORY
     )
-    print(f"the operator's pod at 100 live runs: {peak / 2**20:.0f} MiB at most")
+    print(f"the operator's pod at 100 live runs: {said}")
     assert _restarts(installed) == restarts, "it was not killed for memory"
     cluster.kubectl("delete", "evorun", "--all", "--namespace", namespace, "--timeout=600s", seconds=620)
 
@@ -183,7 +196,7 @@ def test_suspension_lets_the_generation_end_resumption_goes_on_and_deletion_leav
 
 def _live(world: World, namespace: str) -> int:
     """Runs that have a pipeline run under way."""
-    runs = world.cluster.get("evoruns", namespace=namespace)["items"]
+    runs = world.cluster.get("evorun", namespace=namespace)["items"]
     return sum(one.get("status", {}).get("current", {}).get("runId") is not None for one in runs)
 
 
