@@ -10,6 +10,8 @@ from typing import Any
 
 from e2e_cluster import Cluster, eventually
 
+from perseid_operator.causes import nodes_of
+
 NAMESPACE = "argo"
 IMAGE = "localhost/perseid-argo:4.0.5"
 WORKFLOW_LABEL = "workflows.argoproj.io/workflow"
@@ -82,15 +84,20 @@ class Argo:
         """The Workflow, as soon as it is over."""
 
         def over() -> dict[str, Any] | None:
-            found = self.cluster.get("workflow", name, namespace=NAMESPACE)
+            found = self.workflow(name)
             return found if found.get("status", {}).get("phase") in ("Succeeded", "Failed", "Error") else None
 
         return dict(eventually(over, f"{name} is over", SECONDS, lambda: self._tell(name)))
 
     def running_pod(self, name: str) -> str:
-        """Name of its pod, as soon as the stage's container runs."""
+        """Name of its pod, as soon as the stage's container runs and Argo knows it: a pod that is gone before Argo has
+        seen it run is made again."""
 
         def runs() -> str | None:
+            if "Running" not in [
+                one["phase"] for one in nodes_of(self.workflow(name)).values() if one["type"] == "Pod"
+            ]:
+                return None
             for pod in self.cluster.pods(f"{WORKFLOW_LABEL}={name}", NAMESPACE):
                 states = {one["name"]: one["state"] for one in pod["status"].get("containerStatuses", [])}
                 if "running" in states.get("main", {}):
@@ -98,6 +105,23 @@ class Argo:
             return None
 
         return str(eventually(runs, f"the pod of {name} runs", SECONDS, lambda: self._tell(name)))
+
+    def workflow(self, name: str) -> dict[str, Any]:
+        """As it is now."""
+        return self.cluster.get("workflow", name, namespace=NAMESPACE)
+
+    def gated_pod(self, name: str) -> str:
+        """Name of its pod, as soon as Kubernetes has found it gated and Argo has taken it in."""
+
+        def waits() -> str | None:
+            if not nodes_of(self.workflow(name)):
+                return None
+            for pod in self.cluster.pods(f"{WORKFLOW_LABEL}={name}", NAMESPACE):
+                if "SchedulingGated" in [one.get("reason") for one in pod["status"].get("conditions", [])]:
+                    return str(pod["metadata"]["name"])
+            return None
+
+        return str(eventually(waits, f"the pod of {name} is gated", SECONDS, lambda: self._tell(name)))
 
     def passed(self, name: str, parameters: dict[str, Any]) -> dict[str, Any] | None:
         """What a stage is told of a run's parameters, on the way that they take in KFP; None where no stage begins."""

@@ -12,7 +12,7 @@ from argo_world import NAMESPACE, Argo
 
 from perseid.api.passage import unwrap, wrap
 from perseid.api.reasons import Reason
-from perseid_operator.causes import reason_in, workflow_messages
+from perseid_operator.causes import nodes_of, reason_in, workflow_messages
 
 # A pod takes ten seconds to a minute on two cores.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
@@ -69,6 +69,17 @@ def test_a_stage_that_takes_too_long_is_told_so(argo: Argo) -> None:
     found = reason(argo, "late")
     assert found is not None
     assert found[0] is Reason.DEADLINE_EXCEEDED
+
+
+def test_argo_says_nothing_of_a_pod_that_waits_at_a_gate_as_kueue_s_do_until_it_is_let_in(argo: Argo) -> None:
+    argo.submit_stage("gated", "exit 0", podSpecPatch=json.dumps({"schedulingGates": [{"name": "example.org/quota"}]}))
+    pod = argo.gated_pod("gated")
+    (node,) = (one for one in nodes_of(argo.workflow("gated")).values() if one["type"] == "Pod")
+    assert (node["phase"], node.get("message", "")) == ("Pending", "")
+    assert node["startedAt"], "from which on it is known how long it has waited"
+    patch = '[{"op": "remove", "path": "/spec/schedulingGates"}]'
+    argo.cluster.kubectl("patch", "pod", pod, "--namespace", NAMESPACE, "--type=json", "--patch", patch)
+    assert argo.ended("gated")["status"]["phase"] == "Succeeded"
 
 
 def test_a_disk_that_is_too_small_is_told_in_the_kubelet_s_words(argo: Argo) -> None:
