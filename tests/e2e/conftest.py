@@ -67,7 +67,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
             _skip(f"{error}\nNo base image can be had: run scripts/base_image.sh")
         raise
     with kind_cluster(CLUSTER_NAME, engine, kubectl, helm, directory / "kubeconfig") as cluster:
-        for name in (images.operator, images.stage, images.world, images.previous_operator):
+        for name in filter(None, (images.operator, images.stage, images.world, images.previous_operator)):
             archive = directory / "image.tar"
             save_image(engine, str(name), archive)
             load_archive(CLUSTER_NAME, engine, archive)

@@ -10,7 +10,7 @@ import subprocess
 import tarfile
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 REPOSITORY = Path(__file__).parents[2]
@@ -66,6 +66,8 @@ def build_images(engine: str, environment: Mapping[str, str]) -> Images:
         build["BASE"] = BASE
     _run([str(REPOSITORY / "scripts" / "images.sh"), "operator", "stage"], build)
     _build_world(engine)
+    if not _has_history():
+        return replace(IMAGES, previous_operator=None)
     with tempfile.TemporaryDirectory() as scratch:
         tree = previous_tree(Path(scratch))
         # Its time and revision are those of the old tree, which is no repository any more.
@@ -75,6 +77,12 @@ def build_images(engine: str, environment: Mapping[str, str]) -> Images:
             {**build, "TAG": PREVIOUS_COMMIT, "SOURCE_DATE_EPOCH": when},
         )
     return IMAGES
+
+
+def _has_history() -> bool:
+    """Whether the previous version can be had: a shallow clone has this one only."""
+    question = ["git", "-C", str(REPOSITORY), "cat-file", "-e", f"{PREVIOUS_COMMIT}^{{commit}}"]
+    return subprocess.run(question, capture_output=True, check=False).returncode == 0
 
 
 def previous_tree(directory: Path) -> Path:

@@ -60,7 +60,7 @@ def test_a_run_of_the_previous_version_goes_on_under_this_one_and_loses_nothing(
     installed: World, namespace: str, tiny_model: str, tmp_path: Path
 ) -> None:
     if installed.images.previous_operator is None:
-        pytest.skip("there is no image of the previous version in this cluster's registry")
+        pytest.skip("the previous version is not to be had: fetch the repository with its history")
     cluster, old = installed.cluster, previous_tree(tmp_path) / "charts" / "perseid"
     installed.helm_apply(SYSTEM, tmp_path, old, operator=installed.images.previous_operator)
     try:
