@@ -16,6 +16,7 @@ from perseid.api.reasons import GenerationPhase
 from perseid.api.result import GenerationResult, StageUsage, parse_result
 from perseid.data.jsonl import read_jsonl
 from perseid.data.records import Candidate
+from perseid.evaluation.calibration import Observation, within_problem_ordering
 from perseid.evaluation.scores import EvaluationResult
 from perseid.runner.directory import RunDirectory
 from perseid.search.profiles import SearchConfig, resolve
@@ -131,8 +132,8 @@ def _data(layout: Layout, result: GenerationResult, search: SearchConfig) -> Dat
         distinct=len({(one.problem_id, one.code) for one in right}),
         solved=len({one.problem_id for one in right}),
         kept=result.yields.kept,
-        by_plan_value=None if _executes(search) else _ordering(judged, lambda one: one.value, of_one_plan=False),
-        by_likelihood=_ordering(judged, lambda one: one.mean_logprob, of_one_plan=True),
+        by_plan_value=None if _executes(search) else _ordering(judged, lambda one: one.value, of_plan=True),
+        by_likelihood=_ordering(judged, lambda one: one.mean_logprob),
         same_plan_agree=_agreement(judged, same_plan=True),
         other_plan_agree=_agreement(judged, same_plan=False),
     )
@@ -161,17 +162,14 @@ def _pairs(candidates: Sequence[Candidate]) -> list[_Pair]:
 
 
 def _ordering(
-    candidates: Sequence[Candidate], score: Callable[[Candidate], float | None], *, of_one_plan: bool
+    candidates: Sequence[Candidate], score: Callable[[Candidate], float | None], *, of_plan: bool = False
 ) -> Share:
-    ordered: list[float] = []
-    for pair in _pairs(candidates):
-        if pair.first.passed == pair.second.passed or (pair.one_plan and not of_one_plan):
-            continue
-        right, wrong = pair if pair.first.passed else (pair.second, pair.first)
-        high, low = score(right), score(wrong)
-        if high is not None and low is not None:
-            ordered.append((high > low) + 0.5 * (high == low))
-    return _share(ordered)
+    """`of_plan`: the score is the plan's, which its answers share."""
+    share, pairs = within_problem_ordering(
+        Observation(one.problem_id, score(one), bool(one.passed), f"plan {one.plan_index}" if of_plan else "")
+        for one in candidates
+    )
+    return Share(share=share, pairs=pairs)
 
 
 def _agreement(candidates: Sequence[Candidate], *, same_plan: bool) -> Share:

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from efficacy_outcomes import Outcome, Scores, Share
+from perseid.data.estimates import Estimate, percentile_estimate
 
 DRAWS, CONFIDENCE = 10_000, 0.95
 DEV, TEST, HUMANEVAL = "pack-dev", "pack-test", "humaneval"
@@ -139,7 +140,7 @@ def _against(reference: Sequence[Outcome], runs: Sequence[Outcome]) -> str:
     first = {run.seed: run for run in reference}
     both = [run for run in runs if run.seed in first]
     difference = _difference(_first([first[run.seed] for run in both], TEST), _first(both, TEST))
-    return "" if difference is None else _points(*difference)
+    return "" if difference is None else _points(difference)
 
 
 def _gain(before: Sequence[Scores | None], after: Sequence[Scores | None]) -> str:
@@ -147,14 +148,14 @@ def _gain(before: Sequence[Scores | None], after: Sequence[Scores | None]) -> st
     if difference is None:
         return ""
     old, new = (100 * fmean(fmean(one.rates.values()) for one in side if one is not None) for side in (before, after))
-    return f"{old:.1f} -> {new:.1f} %, {_points(*difference)}"
+    return f"{old:.1f} -> {new:.1f} %, {_points(difference)}"
 
 
-def _points(value: float, low: float, high: float) -> str:
-    return f"{100 * value:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
+def _points(estimate: Estimate) -> str:
+    return f"{100 * estimate.value:+.1f} [{100 * estimate.low:+.1f}, {100 * estimate.high:+.1f}]"
 
 
-def _difference(before: Sequence[Scores | None], after: Sequence[Scores | None]) -> tuple[float, float, float] | None:
+def _difference(before: Sequence[Scores | None], after: Sequence[Scores | None]) -> Estimate | None:
     """after - before with its interval; None where a run has no scores. Runs are paired in their order."""
     pairs = [
         (old.rates, new.rates) for old, new in zip(before, after, strict=True) if old is not None and new is not None
@@ -168,9 +169,7 @@ def _difference(before: Sequence[Scores | None], after: Sequence[Scores | None])
         generator.multinomial(size, np.full(size, 1 / size), size=DRAWS) / size for size in differences.shape
     )
     drawn = np.einsum("ds,sp,dp->d", of_seeds, differences, of_problems, optimize=True)
-    tail = (1 - CONFIDENCE) / 2
-    low, high = np.quantile(drawn, [tail, 1 - tail])
-    return float(differences.mean()), float(low), float(high)
+    return percentile_estimate(float(differences.mean()), drawn, CONFIDENCE)
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

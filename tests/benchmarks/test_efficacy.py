@@ -44,16 +44,17 @@ def candidate(problem: str, plan: int, passed: bool | None, value: float | None 
 
 def test_a_gain_is_the_mean_over_seeds_and_problems_and_its_interval_draws_both() -> None:
     before, after = scores(0.0, 0.5, 0.25), scores(0.5, 0.5, 0.5)
-    value, low, high = efficacy_tables._difference([before], [after])  # type: ignore[misc]
-    assert value == pytest.approx(0.25)
-    assert 0.0 <= low < 0.25 < high <= 0.5
+    once = efficacy_tables._difference([before], [after])
+    assert once is not None
+    assert once.value == pytest.approx(0.25)
+    assert 0.0 <= once.low < 0.25 < once.high <= 0.5
     again = efficacy_tables._difference([before] * 3, [after] * 3)
-    assert again == pytest.approx((value, low, high), abs=0.01), "seeds that agree add nothing"
-    worse = scores(0.0, 0.0, 0.0)
-    apart = efficacy_tables._difference([before] * 3, [after, after, worse])
+    assert again is not None
+    assert (again.value, again.low, again.high) == pytest.approx((once.value, once.low, once.high), abs=0.01)
+    apart = efficacy_tables._difference([before] * 3, [after, after, scores(0.0, 0.0, 0.0)])
     assert apart is not None
-    assert apart[0] == pytest.approx((2 * 0.25 - 0.25) / 3)
-    assert apart[2] - apart[1] > high - low, "seeds that disagree make it wide"
+    assert apart.value == pytest.approx((2 * 0.25 - 0.25) / 3)
+    assert apart.high - apart.low > once.high - once.low, "seeds that disagree make it wide"
 
 
 def test_a_gain_is_not_told_where_a_run_has_no_scores() -> None:
@@ -71,9 +72,9 @@ def test_the_first_generation_of_the_evolution_is_the_baseline_without_a_plan() 
 
 def test_pairs_of_one_plan_tell_nothing_of_the_plans_value() -> None:
     answers = [candidate("a", 0, True, 9.0), candidate("a", 0, False, 9.0), candidate("a", 1, False, 5.0)]
-    assert _ordering(answers, lambda one: one.value, of_one_plan=False) == Share(share=1.0, pairs=1)
-    assert _ordering(answers, lambda one: one.value, of_one_plan=True) == Share(share=0.75, pairs=2)
-    assert _ordering(answers, lambda one: None, of_one_plan=True) == Share(share=None, pairs=0)
+    assert _ordering(answers, lambda one: one.value, of_plan=True) == Share(share=1.0, pairs=1)
+    assert _ordering(answers, lambda one: one.value) == Share(share=0.75, pairs=2)
+    assert _ordering(answers, lambda one: None) == Share(share=None, pairs=0)
 
 
 def test_whether_a_plan_decides_is_seen_by_how_often_its_answers_agree() -> None:
