@@ -2,7 +2,7 @@
 
 KFP copies a component's source into the pipeline: a body must import what it needs, and stays a call into
 perseid.stages. The annotations must be real objects, so this module has no `from __future__ import annotations`. Each
-component takes the result of the one `before` it, which draws the edges of the DAG and the lineage in the UI; the first
+component takes the result of the one `before` it, which draws the edges of the DAG in the UI; the first
 one has none, or those of its `shards`. What the other six parameters are says `perseid.api.attempt.Attempt`.
 """
 
