@@ -140,9 +140,7 @@ def _data(layout: Layout, result: GenerationResult, search: SearchConfig) -> Dat
 
 
 def _executes(search: SearchConfig) -> bool:
-    evaluator = search.evaluator
-    used = evaluator.type == "execution" or (evaluator.type == "blend" and evaluator.execution_weight > 0)
-    return used and search.algorithm in ("mcts", "tot")
+    return search.evaluator.asks("execution") and search.algorithm in ("mcts", "tot")
 
 
 class _Pair(NamedTuple):

@@ -79,9 +79,7 @@ def spent(spec: EvolutionRunSpec, draw: random.Random, sense: float) -> int:
     search = build_search(config, model, execute=model.run, chains=PLANS)
     result = asyncio.run(search.search(PROBLEM, 0))
     plans, _ = select_plans(result, count=PLANS, min_words=config.min_plan_words)
-    chosen = config.evaluator
-    runs = chosen.type == "execution" or (chosen.type == "blend" and chosen.execution_weight > 0)
-    written = 0 if runs and config.algorithm in ("mcts", "tot") else len(plans)
+    written = 0 if config.evaluator.asks("execution") and config.algorithm in ("mcts", "tot") else len(plans)
     scored = len(plans) * SAMPLES * CHOICE if spec.conversion.gate.type == "ladder" else 0
     return model.spent + written * SAMPLES * CODE_TOKENS + scored
 

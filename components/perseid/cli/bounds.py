@@ -20,22 +20,15 @@ def most_tokens_of_problem(spec: EvolutionRunSpec) -> int:
     plans = 1 if config.algorithm == "direct" else spec.synthesis.plans_per_problem
     asked = plans * config.max_depth if config.algorithm == "cot" else steps  # a whole chain is one answer
     # Code that the search has run already is not written again.
-    written = 0 if steps and _weighs(config, "execution") else plans
+    written = 0 if steps and config.evaluator.asks("execution") else plans
     return (
         MAX_ATTEMPTS * asked * config.max_step_tokens
         + _reflections(config) * config.max_reflection_tokens
-        + steps * (CHOICE * _weighs(config, "ladder") + answers * _weighs(config, "execution"))
+        + steps * (CHOICE * config.evaluator.asks("ladder") + answers * config.evaluator.asks("execution"))
         + CHOICE * checks
         + written * answers
         + plans * spec.conversion.samples_per_plan * CHOICE * (spec.conversion.gate.type == "ladder")
     )
-
-
-def _weighs(config: SearchConfig, part: str) -> bool:
-    """Whether the evaluator of a step asks this one."""
-    chosen = config.evaluator
-    weight = {"ladder": chosen.ladder_weight, "execution": chosen.execution_weight}[part]
-    return chosen.type == part or (chosen.type == "blend" and weight > 0)
 
 
 def _rolls(config: SearchConfig) -> bool:

@@ -25,6 +25,10 @@ class EvaluatorConfig:
     """`choice`: the number that the model says, sampled at the search's temperature. `expectation`: the mean over its
     probabilities of the eleven numbers where the engine tells them, else the number it says at temperature 0."""
 
+    def asks(self, part: Literal["ladder", "likelihood", "execution"]) -> bool:
+        """Whether it is this one, or a blend in which this one has a weight."""
+        return self.type == part or (self.type == "blend" and getattr(self, f"{part}_weight") > 0)
+
 
 @dataclass(frozen=True, slots=True)
 class RolloutConfig:
