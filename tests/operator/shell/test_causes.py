@@ -112,7 +112,11 @@ def test_nodes_that_argo_has_packed_are_unpacked() -> None:
     assert workflow_messages([workflow({}, compressedNodes=packed)]) == ["main: OOMKilled (exit code 137)"]
 
 
-@pytest.mark.parametrize("packed", ["?", "AAAA", base64.b64encode(gzip.compress(b"[")).decode()])
+@pytest.mark.parametrize(
+    "packed",
+    ["?", "AAAA", base64.b64encode(gzip.compress(b"[")).decode()],
+    ids=["not base64", "not gzip", "not JSON"],  # what is packed has the time in it
+)
 def test_nodes_that_cannot_be_unpacked_are_none_and_the_log_says_so(
     packed: str, caplog: pytest.LogCaptureFixture
 ) -> None:
