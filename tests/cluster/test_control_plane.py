@@ -16,6 +16,7 @@ import kopf
 import pytest
 from cluster_access import Cluster, KubectlError
 from control_plane import KUBECONFIG_VARIABLE, ControlPlane, open_cluster
+from crd_objects import wait_until_established
 from kubernetes_asyncio import client as kubernetes
 
 HERE = Path(__file__).parent
@@ -122,7 +123,7 @@ def test_what_an_object_of_a_new_kind_owns_is_collected_too(cluster_with_control
     owner = {"apiVersion": f"{group}/v1", "kind": "Owner", "metadata": {"name": "owner"}}
     cluster.kubectl("create", "-f", "-", input=json.dumps(definition))
     try:
-        cluster.kubectl("wait", "--for=condition=Established", f"crd/owners.{group}", f"--timeout={WAIT_SECONDS}s")
+        wait_until_established(cluster, f"owners.{group}")
         cluster.notice_new_kinds()
         made = cluster.kubectl("create", "-n", namespace, "-o", "json", "-f", "-", input=json.dumps(owner))
         make_owned_configmap(cluster, namespace, json.loads(made))

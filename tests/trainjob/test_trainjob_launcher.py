@@ -16,6 +16,7 @@ import pytest
 from audited_rights import rights_in, rights_used
 from cluster_access import Cluster, KubectlError
 from control_plane import ControlPlane
+from crd_objects import wait_until_established
 from kubernetes import client, config
 from kubernetes.client.exceptions import ApiException
 from trainjob_attempts import EVERYTHING, attempt
@@ -38,7 +39,7 @@ NAME = job_name(TOLD, "finetune")
 def trainer(cluster: Cluster) -> Iterator[Cluster]:
     """The cluster with the kind TrainJob, and nobody who does anything about one."""
     cluster.kubectl("apply", "--server-side", "-f", str(CRD))
-    cluster.kubectl("wait", "--for=condition=Established", "--timeout=60s", "crd/trainjobs.trainer.kubeflow.org")
+    wait_until_established(cluster, "trainjobs.trainer.kubeflow.org")
     cluster.notice_new_kinds()
     yield cluster
     cluster.kubectl("delete", "-f", str(CRD), "--wait=false")
