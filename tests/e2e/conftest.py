@@ -70,7 +70,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         for name in filter(None, (images.operator, images.stage, images.world, images.previous_operator)):
             archive = directory / "image.tar"
             save_image(engine, str(name), archive)
-            load_archive(CLUSTER_NAME, engine, archive)
+            load_archive(CLUSTER_NAME, engine, archive, spare=name == images.operator)
             archive.unlink()
         yield _world_in_kind(cluster, images)
 

@@ -18,6 +18,25 @@ from pathlib import Path
 from typing import Any
 
 NODE_IMAGE_VARIABLE = "PERSEID_KIND_NODE_IMAGE"
+SPARE = "perseid.dev/spare"
+"""Label and taint of the node that a test may kill."""
+NODES = f"""
+kind: Cluster
+apiVersion: kind.x-k8s.io/v1alpha4
+nodes:
+  - role: control-plane
+    kubeadmConfigPatches:
+      - |
+        kind: InitConfiguration
+        nodeRegistration: {{taints: []}}
+  - role: worker
+    labels: {{{SPARE}: "true"}}
+    kubeadmConfigPatches:
+      - |
+        kind: JoinConfiguration
+        nodeRegistration: {{taints: [{{key: {SPARE}, effect: NoSchedule}}]}}
+"""
+"""Everything runs beside the control plane, as with one node; to the spare one goes only what asks for it."""
 KIND_SECONDS = 1800
 """For one command of kind's: loading an image of gigabytes takes minutes."""
 
@@ -33,6 +52,8 @@ class Cluster:
     kubeconfig: Path
     kubectl_program: Path
     helm_program: Path
+    engine: str | None = None
+    """What runs the nodes, where they are containers."""
 
     def kubectl(self, *arguments: str, stdin: str | None = None, seconds: float = 120) -> str:
         """Raises CommandError."""
@@ -59,6 +80,16 @@ class Cluster:
         """The pods that carry these labels, the oldest first."""
         items: list[dict[str, Any]] = self.get("pods", "--selector", selector, namespace=namespace)["items"]
         return sorted(items, key=lambda pod: str(pod["metadata"]["creationTimestamp"]))
+
+    def spare_node(self) -> str | None:
+        """Name of the node that nothing needs; None where there is none."""
+        nodes = self.get("nodes", f"--selector={SPARE}=true")["items"]
+        return str(nodes[0]["metadata"]["name"]) if nodes and self.engine is not None else None
+
+    def kill_node(self, name: str) -> None:
+        """As a cut of the power does: nothing on it ends in order, and nobody tells the API server."""
+        assert self.engine is not None
+        _run([self.engine, "kill", name], os.environ, None, 60)
 
     @property
     def _environment(self) -> dict[str, str]:
@@ -94,13 +125,18 @@ def missing_for_kind(engine: str | None) -> str | None:
 
 @contextlib.contextmanager
 def kind_cluster(name: str, engine: str, kubectl: Path, helm: Path, kubeconfig: Path) -> Iterator[Cluster]:
-    """A new cluster with one node, that is deleted afterwards."""
+    """A new cluster, that is deleted afterwards: a node that has it all, and a spare one."""
     _kind(engine, "delete", "cluster", "--name", name)
     image = os.environ.get(NODE_IMAGE_VARIABLE)
     options = ["--image", image] if image else []
+    nodes = kubeconfig.with_name("nodes.yaml")
+    nodes.write_text(NODES)
     try:
-        _kind(engine, "create", "cluster", "--name", name, "--kubeconfig", str(kubeconfig), "--wait", "3m", *options)
-        yield Cluster(kubeconfig, kubectl, helm)
+        _kind(
+            engine, "create", "cluster", "--name", name, "--config", str(nodes), "--kubeconfig", str(kubeconfig),
+            "--wait", "3m", *options,
+        )  # fmt: skip
+        yield Cluster(kubeconfig, kubectl, helm, engine)
     finally:
         _kind(engine, "delete", "cluster", "--name", name, "--kubeconfig", str(kubeconfig))
 
@@ -108,12 +144,13 @@ def kind_cluster(name: str, engine: str, kubectl: Path, helm: Path, kubeconfig: 
 def kept_cluster(name: str, engine: str, kubectl: Path, helm: Path, kubeconfig: Path) -> Cluster:
     """One that is there, with the images in it. Raises CommandError where it is not."""
     _kind(engine, "export", "kubeconfig", "--name", name, "--kubeconfig", str(kubeconfig))
-    return Cluster(kubeconfig, kubectl, helm)
+    return Cluster(kubeconfig, kubectl, helm, engine)
 
 
-def load_archive(name: str, engine: str, archive: Path) -> None:
-    """Give the cluster's nodes the images of an archive."""
-    _kind(engine, "load", "image-archive", "--name", name, str(archive))
+def load_archive(name: str, engine: str, archive: Path, *, spare: bool) -> None:
+    """Give the cluster's nodes the images of an archive; the spare one only if that is asked for."""
+    nodes = [] if spare else ["--nodes", f"{name}-control-plane"]
+    _kind(engine, "load", "image-archive", "--name", name, *nodes, str(archive))
 
 
 def _kind(engine: str, *arguments: str) -> None:

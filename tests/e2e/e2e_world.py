@@ -21,6 +21,8 @@ RUN_LABEL = "pipeline/runid"
 TINY_LLAMA = Path(__file__).parents[1] / "tiny_llama.py"
 TINY_MODEL = Path(__file__).with_name("tiny_model.py")
 OPERATOR = "app.kubernetes.io/name=perseid-operator"
+# On few and busy cores, threads that wait for each other take longer than one.
+STAGE_ENVIRONMENT = {"OMP_NUM_THREADS": "1"}
 RUN_SECONDS = 900.0
 """For one generation of the embedded model, on a busy machine with two cores."""
 
@@ -42,10 +44,13 @@ class World:
     # The operator
 
     def values(self, operator: str | None = None, **changes: Any) -> dict[str, Any]:
-        """Helm's values for an operator in this world."""
-        repository, _, tag = (operator or self.images.operator).rpartition(":")
+        """Helm's values for an operator in this world, whose runs need not say where and as what they run."""
+        return {**self.first_values(operator), "stages": self._stage_defaults(), **changes}
+
+    def first_values(self, operator: str | None = None) -> dict[str, Any]:
+        """Those that the chart has always had."""
         return {
-            "image": {"repository": repository, "tag": tag},
+            "image": _image(operator or self.images.operator),
             "kfp": {"endpoint": self.kfp_endpoint, "uiUrl": "https://kubeflow.example.org"},
             "storage": {
                 "uri": self.storage,
@@ -54,13 +59,26 @@ class World:
             },
             "workflows": {"enabled": True},
             "pollSeconds": 2,
-            **changes,
         }
 
-    def helm_apply(self, namespace: str, directory: Path, chart: Path = CHART, **changes: Any) -> str:
+    def _stage_defaults(self) -> dict[str, Any]:
+        return {
+            "image": _image(self.images.stage),
+            "env": [{"name": name, "value": value} for name, value in STAGE_ENVIRONMENT.items()],
+            "secretEnv": self._secret_environment(),
+        }
+
+    def _secret_environment(self) -> list[dict[str, str]]:
+        return [{"name": key, "secret": SECRET, "key": key} for key in self.secret_keys]
+
+    def helm_apply(self, namespace: str, directory: Path, **changes: Any) -> str:
         """`helm upgrade --install`, and wait until the operator is ready."""
+        return self.helm_apply_values(namespace, directory, CHART, self.values(**changes))
+
+    def helm_apply_values(self, namespace: str, directory: Path, chart: Path, values: Mapping[str, Any]) -> str:
+        """The same with another chart, and with these values alone."""
         path = directory / f"values-{uuid.uuid4().hex[:6]}.json"
-        path.write_text(json.dumps(self.values(**changes)))
+        path.write_text(json.dumps(values))
         return self.cluster.helm(
             "upgrade", "--install", RELEASE, str(chart), "--namespace", namespace, "--values", str(path),
             "--wait", "--timeout", "4m",
@@ -131,10 +149,8 @@ class World:
         return str(self.cluster.get("pod", pod, namespace=namespace)["status"].get("phase"))
 
     def run(self, name: str, **spec: Any) -> dict[str, Any]:
-        """A small run of the embedded model, as YAML would have it."""
+        """A small run of the embedded model, as YAML would have it. Its image and storage are the operator's."""
         stage = {"cpu": "500m", "memory": "6Gi"}
-        # On few and busy cores, threads that wait for each other take longer than one.
-        environment = {**self.storage_env, "OMP_NUM_THREADS": "1"}
         return {
             "apiVersion": "perseid.dev/v1alpha1",
             "kind": "EvolutionRun",
@@ -153,15 +169,21 @@ class World:
                 "evaluation": {"samples": 1, "sampling": {"maxTokens": 40}, "bootstrap": 100},
                 # One problem tells no model from another: that this one is promoted all the same is asked for.
                 "generations": {"promotion": {"rule": "improvement", "minImprovement": -1.0}},
-                "pipeline": {
-                    "image": self.images.stage,
-                    "env": [{"name": name, "value": value} for name, value in environment.items()],
-                    "secretEnv": [{"name": key, "secret": SECRET, "key": key} for key in self.secret_keys],
-                    "stages": dict.fromkeys(("synthesize", "convert", "finetune", "evaluate"), stage),
-                },
+                "pipeline": {"stages": dict.fromkeys(("synthesize", "convert", "finetune", "evaluate"), stage)},
                 **spec,
             },
         }
+
+    def run_of_its_own(self, name: str, **spec: Any) -> dict[str, Any]:
+        """The same, which itself says what its stages need: an operator may have no defaults."""
+        run = self.run(name, **spec)
+        environment = {**self.storage_env, **STAGE_ENVIRONMENT}
+        run["spec"]["pipeline"] |= {
+            "image": self.images.stage,
+            "env": [{"name": name, "value": value} for name, value in environment.items()],
+            "secretEnv": self._secret_environment(),
+        }
+        return run
 
     def status(self, name: str, namespace: str) -> dict[str, Any]:
         """Its status; empty before the first one."""
@@ -256,6 +278,11 @@ class World:
             return self.cluster.kubectl(*arguments)
         except CommandError as error:
             return str(error)
+
+
+def _image(name: str) -> dict[str, str]:
+    repository, _, tag = name.rpartition(":")
+    return {"repository": repository, "tag": tag}
 
 
 def is_ready(pod: Mapping[str, Any]) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from e2e_cluster import eventually
+from e2e_cluster import SPARE, eventually
 from e2e_images import previous_tree
 from e2e_world import SYSTEM, World, runs_stage
 
@@ -62,11 +62,12 @@ def test_a_run_of_the_previous_version_goes_on_under_this_one_and_loses_nothing(
     if installed.images.previous_operator is None:
         pytest.skip("the previous version is not to be had: fetch the repository with its history")
     cluster, old = installed.cluster, previous_tree(tmp_path) / "charts" / "perseid"
-    installed.helm_apply(SYSTEM, tmp_path, old, operator=installed.images.previous_operator)
+    values = installed.first_values(installed.images.previous_operator)
+    installed.helm_apply_values(SYSTEM, tmp_path, old, values)
     try:
         before = installed.operator_pod()
         assert before["spec"]["containers"][0]["image"] == installed.images.previous_operator
-        cluster.apply(installed.run("older", model={"ref": tiny_model}), namespace=namespace)
+        cluster.apply(installed.run_of_its_own("older", model={"ref": tiny_model}), namespace=namespace)
         run_id = installed.wait_for_run("older", namespace)
         installed.wait_for_stage(run_id, "synthesize")
     finally:
@@ -147,6 +148,49 @@ def test_a_run_in_shards_whose_stage_pod_is_killed_goes_on_with_what_its_shards_
     for pod in again:
         said = cluster.kubectl("logs", pod["metadata"]["name"], "--namespace", installed.kfp_namespace)
         assert "is done already" in said
+
+
+def test_a_node_that_dies_under_the_operator_costs_the_run_nothing(
+    installed: World, namespace: str, tiny_model: str, tmp_path: Path
+) -> None:
+    cluster, spare = installed.cluster, installed.cluster.spare_node()
+    if spare is None:
+        pytest.skip("the cluster has no node that may be killed")
+    wanted = {"matchExpressions": [{"key": SPARE, "operator": "Exists"}]}
+    # Kubernetes has a pod stay on a lost node for five minutes unless it says otherwise.
+    lost = [
+        {"key": f"node.kubernetes.io/{state}", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 5}
+        for state in ("not-ready", "unreachable")
+    ]
+    installed.helm_apply(
+        SYSTEM,
+        tmp_path,
+        tolerations=[{"key": SPARE, "operator": "Exists"}, *lost],
+        affinity={
+            "nodeAffinity": {
+                "preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 100, "preference": wanted}]
+            }
+        },
+    )
+    try:
+        before = installed.operator_pod()
+        assert before["spec"]["nodeName"] == spare
+        cluster.apply(installed.run("bereft", model={"ref": tiny_model}), namespace=namespace)
+        run_id = installed.wait_for_run("bereft", namespace)
+        installed.wait_for_stage(run_id, "synthesize")
+        cluster.kill_node(spare)
+
+        done = installed.wait_complete("bereft", namespace)
+        after = installed.operator_pod()
+        assert after["metadata"]["name"] != before["metadata"]["name"]
+        assert after["spec"]["nodeName"] != spare
+        (generation,) = done["status"]["generations"]
+        assert [attempt["runId"] for attempt in generation["attempts"]] == [run_id], "nothing was submitted again"
+        assert len(installed.stage_pods(run_id)) == len(STAGES)
+    finally:
+        # As whoever looks after the cluster does with a machine that will not come back.
+        cluster.kubectl("delete", "node", spare)
+        installed.helm_apply(SYSTEM, tmp_path)
 
 
 def test_suspension_lets_the_generation_end_resumption_goes_on_and_deletion_leaves_nothing(
