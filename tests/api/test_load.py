@@ -450,3 +450,19 @@ def test_a_file_with_a_broken_place_never_escapes_the_error_type(
 
 def test_long_texts_are_shortened_in_messages() -> None:
     assert describe("x" * 1000) == f"the text '{'x' * 37}...'"
+
+
+IN_A_NUMBERS_PLACE = ["seed: NUMBER", "engine: NUMBER", "NUMBER: 1", "conversion: {sampling: {stop: NUMBER}}"]
+
+
+# Python writes and reads whole numbers of up to 4,300 digits, and raises ValueError beyond that.
+@pytest.mark.parametrize("body", IN_A_NUMBERS_PLACE)
+@pytest.mark.parametrize(
+    "number",
+    ["9" * 1000, "9" * 5000, "0" + "9" * 5000, "-0" + "7" * 5000, "0x" + "f" * 5000],
+    ids=["readable", "decimal", "octal", "negative", "hexadecimal"],
+)
+def test_a_number_of_thousands_of_digits_is_refused_and_not_repeated(tmp_path: Path, number: str, body: str) -> None:
+    problems = problems_of(tmp_path, HEAD + "spec:\n  " + body.replace("NUMBER", number) + "\n")
+    assert problems
+    assert all(len(problem.message) + len(problem.hint) < 800 for problem in problems)

@@ -167,9 +167,7 @@ def test_a_node_that_dies_under_the_operator_costs_the_run_nothing(
         tmp_path,
         tolerations=[{"key": SPARE, "operator": "Exists"}, *lost],
         affinity={
-            "nodeAffinity": {
-                "preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 100, "preference": wanted}]
-            }
+            "nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 100, "preference": wanted}]}
         },
     )
     try:

@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+_SHOWN_CHARACTERS = 40
+_LONG_NUMBER = 10**_SHOWN_CHARACTERS
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class Problem:
@@ -42,3 +45,19 @@ class RunFileError(Exception):
             if problem.hint:
                 lines.append(f"    {problem.hint}")
         return "\n".join(lines)
+
+
+def is_short(value: object) -> bool:
+    """Whether a message has room for the value as it is written."""
+    if isinstance(value, int):
+        return abs(value) < _LONG_NUMBER
+    return len(str(value)) <= _SHOWN_CHARACTERS
+
+
+def shown(value: object) -> str:
+    """The value as it is written, if that is short; else its beginning, and of a number its length."""
+    if is_short(value):
+        return str(value)
+    if isinstance(value, int):  # Python refuses to write one of more than 4,300 digits.
+        return f"a number of more than {_SHOWN_CHARACTERS} digits"
+    return f"{str(value)[: _SHOWN_CHARACTERS - 3]}..."

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from perseid.api.errors import Problem
+from perseid.api.errors import Problem, is_short, shown
 from perseid.api.fields import (
     FieldPath,
     allowed_range,
@@ -66,9 +66,9 @@ def describe(value: object) -> str:
         case bool():
             return "true" if value else "false"
         case int() | float():
-            return f"the number {value}"
+            return f"the number {value}" if is_short(value) else shown(value)
         case str():
-            return f"the text '{value if len(value) <= 40 else value[:37] + '...'}'"
+            return f"the text '{shown(value)}'"
         case dict():
             return "a mapping"
         case _:
@@ -116,7 +116,7 @@ def _words(path: FieldPath, group: list[ErrorDetails]) -> tuple[str, str]:
     if kind == "missing":
         return "the field is missing", description_at(path)
     if kind in _RANGE_ERRORS:
-        return f"must be {allowed_range(path)}, got {given}", ""
+        return f"must be {allowed_range(path)}, got {shown(given)}", ""
     if kind == "string_too_short":
         return "must not be empty", description_at(path)
     if kind == "string_too_long":
@@ -168,10 +168,10 @@ def _type_hint(given: object, kinds: list[str], choices: list[object], path: Fie
             return f"Remove the quotes: {given.lower()}."
     if isinstance(given, float) and given.is_integer() and abs(given) < _EXACT and "a whole number" in kinds:
         return f"Write {int(given)}."
-    if "a text" in kinds and isinstance(given, bool | int | float):
+    if "a text" in kinds and isinstance(given, bool | int | float) and is_short(given):
         return f'Put it in quotes: "{str(given).lower() if isinstance(given, bool) else given}".'
     if "a list" in kinds and not isinstance(given, dict):
-        return f"Write it as a list: [{given}]."
+        return f"Write it as a list: [{given}]." if is_short(given) else "Write it as a list, in brackets."
     model = model_at(path)
     if "a mapping of fields" in kinds and model is not None:
         return _fields_hint(model_names=names(model))

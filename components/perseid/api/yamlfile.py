@@ -17,7 +17,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from ruamel.yaml.reader import ReaderError
 
-from perseid.api.errors import Problem, RunFileError
+from perseid.api.errors import Problem, RunFileError, is_short, shown
 from perseid.api.fields import FieldPath, alternatives, annotation_at, choices_at, spell
 
 MAX_BYTES = 1 << 20
@@ -204,8 +204,8 @@ class _Reader:
             if str(key.tag) == f"{_CORE}merge":
                 continue
             if not isinstance(key, ScalarNode) or str(key.tag) != f"{_CORE}str":
-                given = f"`{key.value}`" if isinstance(key, ScalarNode) else "a list or mapping"
-                hint = f'Put it in quotes: "{key.value}".' if isinstance(key, ScalarNode) else ""
+                given = f"`{shown(key.value)}`" if isinstance(key, ScalarNode) else "a list or mapping"
+                hint = f'Put it in quotes: "{shown(key.value)}".' if isinstance(key, ScalarNode) else ""
                 self._document.add(path, f"a field's name must be text, not {given}", hint, _mark(key))
                 continue
             name = str(key.value)
@@ -230,16 +230,17 @@ class _Reader:
         if tag == "timestamp":
             return text  # JSON has no dates, and kubectl reads them as text as well
         if tag == "int" and _LEADING_ZERO.fullmatch(text):
-            hint = f"Write {int(text.replace('_', ''))}, or put it in quotes where a text is meant."
-            self._document.add(path, f"`{text}` is an octal number to some readers of YAML", hint)
+            plain = f"Write {int(text.replace('_', ''))}" if is_short(text) else "Remove the leading zeros"
+            hint = f"{plain}, or put it in quotes where a text is meant."
+            self._document.add(path, f"`{shown(text)}` is an octal number to some readers of YAML", hint)
         if tag in ("int", "float", "bool", "null"):
             try:
                 value = self._constructor.construct_object(node)
             except (ValueError, YAMLError):
-                self._document.add(path, f"`{text}` is not {'a number' if tag in ('int', 'float') else tag}")
+                self._document.add(path, f"`{shown(text)}` is not {'a number' if tag in ('int', 'float') else tag}")
                 return None
             if isinstance(value, float) and not math.isfinite(value):
-                self._document.add(path, f"`{text}` is not a finite number", "Write a plain number.")
+                self._document.add(path, f"`{shown(text)}` is not a finite number", "Write a plain number.")
             return value
         self._document.add(path, f"the YAML tag {_tag(str(node.tag))} is not supported", "Remove the tag.")
         return text
