@@ -95,16 +95,20 @@ def test_a_model_that_is_no_better_says_so_and_an_unknown_licence_is_not_made_up
 
 
 @pytest.mark.parametrize(
-    ("algorithm", "says"),
+    ("algorithm", "tag", "says"),
     [
-        ("mcts", "SRA-MCTS (arXiv 2411.11053): the model searched for plans by Monte Carlo tree search"),
-        ("tot", "with Tree of Thoughts in place of its search"),
-        ("cot", "wrote each plan as one chain of thought"),
-        ("direct", "Rejection sampling: the model wrote code for each problem alone, without a plan"),
+        ("mcts", "sra-mcts", "SRA-MCTS (arXiv 2411.11053): the model searched for plans by Monte Carlo tree search"),
+        ("tot", "tree-of-thoughts", "with Tree of Thoughts in place of its search"),
+        ("cot", "chain-of-thought", "wrote each plan as one chain of thought"),
+        (
+            "direct",
+            "rejection-sampling",
+            "Rejection sampling: the model wrote code for each problem alone, without a plan",
+        ),
     ],
 )
 def test_the_card_says_by_which_algorithm_answers_were_made(
-    run: Path, tmp_path: Path, algorithm: str, says: str
+    run: Path, tmp_path: Path, algorithm: str, tag: str, says: str
 ) -> None:
     file = run / "run.json"
     told = json.loads(file.read_text())
@@ -113,6 +117,8 @@ def test_the_card_says_by_which_algorithm_answers_were_made(
     assert export(run, "--to", tmp_path / "mine").exit_code == exits.OK
     card = (tmp_path / "mine" / "README.md").read_text()
     assert says in card
+    assert yaml.safe_load(card.split("---\n")[1])["tags"] == ["perseid", tag]
+    assert "\n\n\n" not in card
     assert ("Monte Carlo" in card) == (algorithm == "mcts")
     assert "and learned from answers that were kept\n(by their problems' tests)." in card
 

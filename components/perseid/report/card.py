@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,9 @@ SEARCHES = {
     "direct": "Rejection sampling: the model wrote code for each problem alone, without a plan,",
 }
 """What a search's algorithm was, up to what was learned from it."""
+TAGS = {"mcts": "sra-mcts", "tot": "tree-of-thoughts", "cot": "chain-of-thought", "direct": "rejection-sampling"}
+"""What the hub's readers look for."""
+_BLANK_LINES = re.compile(r"\n{3,}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +114,7 @@ def render_card(facts: CardFacts) -> str:
         front=_front(facts),
         search=SEARCHES[spec.synthesis.search.algorithm],
     )
-    return text.rstrip() + "\n"
+    return _BLANK_LINES.sub("\n\n", text).rstrip() + "\n"
 
 
 def _deciding(run: RunFiles, name: str) -> frozenset[str]:
@@ -122,12 +126,16 @@ def _deciding(run: RunFiles, name: str) -> frozenset[str]:
 def _front(facts: CardFacts) -> str:
     from huggingface_hub import EvalResult, ModelCardData
 
+    spec = facts.run.run.spec
     data = ModelCardData(
         license=facts.licence,
         base_model=facts.base if "/" in facts.base and not facts.base.startswith((".", "/", "~", "s3:")) else None,
         library_name="transformers",
         pipeline_tag="text-generation",
-        tags=["perseid", *facts.run.run.spec.methods],
+        tags=[
+            "perseid",
+            *(TAGS[spec.synthesis.search.algorithm] if one == "sra-mcts" else one for one in spec.methods),
+        ],
         model_name=facts.name,
         eval_results=[
             EvalResult(
