@@ -28,7 +28,9 @@ def test_an_applied_run_becomes_complete_though_the_operator_is_killed_and_upgra
     installed: World, namespace: str, tmp_path: Path
 ) -> None:
     cluster = installed.cluster
-    cluster.apply(installed.run("whole"), namespace=namespace)
+    # With the engine that runs have which name none; the others have one that starts sooner.
+    vllm = {"type": "vllm", "vllm": {"kvCacheGib": 1, "maxNumSeqs": 16}}
+    cluster.apply(installed.run("whole", engine=vllm), namespace=namespace)
     run_id = installed.wait_for_run("whole", namespace)
     installed.wait_for_stage(run_id, "synthesize")
 

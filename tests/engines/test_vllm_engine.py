@@ -18,7 +18,7 @@ import pytest_asyncio
 pytest.importorskip("vllm")
 
 from perseid.api.engine import VllmSpec
-from perseid.engines.errors import EngineClosedError, EngineDiedError, UnsupportedSamplingError
+from perseid.engines.errors import EngineClosedError, EngineDiedError, EngineStartError, UnsupportedSamplingError
 from perseid.engines.models import resolve_model
 from perseid.engines.probe import Probe
 from perseid.engines.protocol import Engine, Message, PromptTooLongError, Request, Sampling, generate_all
@@ -40,9 +40,36 @@ def ask(text: str, *, kind: str = "generate", **sampling: object) -> Request:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def engine(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[VllmEngine]:
     model = resolve_model(str(tiny_model), cache_dir=tmp_path_factory.mktemp("cache"))
-    opened = await VllmEngine.open(model.path, model.model_id, SPEC, HARDWARE)
+    with pytest.MonkeyPatch.context() as patch:
+        # As in an image without a compiler, and nothing was compiled before.
+        patch.setenv("PATH", str(programs_without_compilers(tmp_path_factory.mktemp("bin"))))
+        patch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path_factory.mktemp("inductor")))
+        opened = await VllmEngine.open(model.path, model.model_id, SPEC, HARDWARE)
     yield opened
     await opened.close()
+
+
+def programs_without_compilers(directory: Path) -> Path:
+    for program in [path for place in os.environ["PATH"].split(":") for path in Path(place).glob("*")]:
+        if "++" not in program.name and "clang" not in program.name and not (directory / program.name).exists():
+            (directory / program.name).symlink_to(program)
+    return directory
+
+
+@shared_loop
+async def test_where_there_is_no_cpp_compiler_an_engine_on_a_cpu_answers_all_the_same(engine: VllmEngine) -> None:
+    (generation,) = await generate_all(engine, [ask("hello", temperature=1.0)])
+    assert generation.completions[0].tokens > 0
+
+
+@shared_loop
+async def test_compilation_without_a_compiler_is_refused_at_once(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    with pytest.raises(EngineStartError, match=r"enforceEager is false.* no g\+\+"):
+        await VllmEngine.open(tiny_model, "id", SPEC.model_copy(update={"enforce_eager": False}), HARDWARE)
 
 
 @shared_loop

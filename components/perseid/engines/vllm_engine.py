@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import gc
 import itertools
+import os
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +20,7 @@ from perseid.engines.errors import EngineClosedError, EngineDiedError, EngineSta
 from perseid.engines.probe import Probe
 from perseid.engines.protocol import Completion, EngineError, Generation, Request, Sampling, Telling, Usage
 from perseid.engines.sampling import Ending
-from perseid.engines.vllm_settings import engine_arguments, set_process_environment, start_environment
+from perseid.engines.vllm_settings import engine_arguments, is_eager, set_process_environment, start_environment
 
 _SHUTDOWN_SECONDS = 1.0
 _SCORED_TOKENS = 128
@@ -67,9 +69,15 @@ class VllmEngine:
             max_logprobs=_MOST_BEAMS * (1 + len(eos_token_ids)),
             trust_remote_code=trust_remote_code,
         )
+        compiles = on_gpu or not is_eager(spec, on_gpu=on_gpu)
+        if compiles and not on_gpu and not _has_cpp_compiler():
+            raise EngineStartError(
+                "engine.vllm.enforceEager is false, and on a CPU vLLM then needs a C++ compiler, but there is no g++"
+                " here; install it, name another one in the environment variable CXX, or leave enforceEager out"
+            )
         started: list[Any] = []
         # Not as the thread's result: the future keeps that alive, past the engine's own end.
-        await asyncio.to_thread(lambda: started.append(_start(arguments)))
+        await asyncio.to_thread(lambda: started.append(_start(arguments, compiles=compiles)))
         return cls(started.pop(), encoder, eos_token_ids, model_id)
 
     @property
@@ -263,7 +271,12 @@ class VllmEngine:
         return rendered
 
 
-def _start(arguments: dict[str, Any]) -> Any:
+def _has_cpp_compiler() -> bool:
+    """Whether torch finds the one that it looks for."""
+    return shutil.which(os.environ.get("CXX", "g++")) is not None
+
+
+def _start(arguments: dict[str, Any], *, compiles: bool) -> Any:
     try:
         from vllm.engine.arg_utils import AsyncEngineArgs
         from vllm.v1.engine.async_llm import AsyncLLM
@@ -272,7 +285,7 @@ def _start(arguments: dict[str, Any]) -> Any:
             f"vLLM cannot be imported ({error}); install `perseid[vllm]` (GPU) or `perseid[cpu]`, or use engine type "
             "transformers"
         ) from error
-    with start_environment():
+    with start_environment(compiles=compiles):
         try:
             return AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments))
         except Exception as error:

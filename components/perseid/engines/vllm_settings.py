@@ -37,8 +37,11 @@ def set_process_environment(*, on_gpu: bool, workers: int) -> None:
 
 
 @contextlib.contextmanager
-def start_environment() -> Iterator[None]:
-    """Environment that vLLM's child processes inherit when they start, and that is taken back here afterwards."""
+def start_environment(*, compiles: bool) -> Iterator[None]:
+    """Environment that vLLM's child processes inherit when they start, and that is taken back here afterwards.
+
+    `compiles`: whether they may have code compiled.
+    """
     wanted = {
         PARENT_VARIABLE: str(os.getpid()),
         "HF_HUB_OFFLINE": "1",
@@ -46,6 +49,10 @@ def start_environment() -> Iterator[None]:
     }
     if os.environ.get("PERSEID_LOG", "").lower() != "debug":
         wanted |= {"PYTHONWARNINGS": "ignore", "TORCH_CPP_LOG_LEVEL": "ERROR"}
+    if not compiles and "TORCHDYNAMO_DISABLE" not in os.environ:
+        # An eager vLLM still compiles some functions of its sampler. On a CPU that takes a C++ compiler, which an image
+        # need not have, and seconds at each pod's first call; answers and throughput are the same without.
+        wanted["TORCHDYNAMO_DISABLE"] = "1"
     with _environment(wanted):
         yield
 
@@ -64,6 +71,11 @@ def _environment(wanted: Mapping[str, str]) -> Iterator[None]:
                 os.environ[name] = value
 
 
+def is_eager(spec: VllmSpec, *, on_gpu: bool) -> bool:
+    """Whether the model is executed as it is written, without compilation."""
+    return not on_gpu if spec.enforce_eager == "auto" else spec.enforce_eager
+
+
 def engine_arguments(
     model_path: Path,
     spec: VllmSpec,
@@ -76,13 +88,12 @@ def engine_arguments(
     trust_remote_code: bool,
 ) -> dict[str, Any]:
     """Keyword arguments of vLLM's AsyncEngineArgs."""
-    eager = not on_gpu if spec.enforce_eager == "auto" else spec.enforce_eager
     arguments: dict[str, Any] = {
         "model": str(model_path),
         "dtype": dtype,
         "max_model_len": max_model_len,
         "max_num_seqs": spec.max_num_seqs,
-        "enforce_eager": eager,
+        "enforce_eager": is_eager(spec, on_gpu=on_gpu),
         "tensor_parallel_size": spec.tensor_parallel_size,
         "data_parallel_size": spec.data_parallel_size,
         "enable_prefix_caching": True,
