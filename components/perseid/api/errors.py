@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _SHOWN_CHARACTERS = 40
-_LONG_NUMBER = 10**_SHOWN_CHARACTERS
+_LONG_NUMBER: int = 10**_SHOWN_CHARACTERS
 
 
 @dataclass(frozen=True, slots=True, order=True)
