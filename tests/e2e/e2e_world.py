@@ -43,9 +43,9 @@ class World:
 
     # The operator
 
-    def values(self, operator: str | None = None, **changes: Any) -> dict[str, Any]:
+    def values(self, **changes: Any) -> dict[str, Any]:
         """Helm's values for an operator in this world, whose runs need not say where and as what they run."""
-        return {**self.first_values(operator), "stages": self._stage_defaults(), **changes}
+        return {**self.first_values(), "stages": self._stage_defaults(), **changes}
 
     def first_values(self, operator: str | None = None) -> dict[str, Any]:
         """Those that the chart has always had."""

@@ -69,15 +69,15 @@ class VllmEngine:
             max_logprobs=_MOST_BEAMS * (1 + len(eos_token_ids)),
             trust_remote_code=trust_remote_code,
         )
-        compiles = on_gpu or not is_eager(spec, on_gpu=on_gpu)
-        if compiles and not on_gpu and not _has_cpp_compiler():
+        eager = is_eager(spec, on_gpu=on_gpu)
+        if not on_gpu and not eager and not _has_cpp_compiler():
             raise EngineStartError(
                 "engine.vllm.enforceEager is false, and on a CPU vLLM then needs a C++ compiler, but there is no g++"
                 " here; install it, name another one in the environment variable CXX, or leave enforceEager out"
             )
         started: list[Any] = []
         # Not as the thread's result: the future keeps that alive, past the engine's own end.
-        await asyncio.to_thread(lambda: started.append(_start(arguments, compiles=compiles)))
+        await asyncio.to_thread(lambda: started.append(_start(arguments, compiles=on_gpu or not eager)))
         return cls(started.pop(), encoder, eos_token_ids, model_id)
 
     @property
