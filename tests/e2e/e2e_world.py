@@ -160,14 +160,14 @@ class World:
                 "engine": {"type": "transformers", "transformers": {"batchSize": 4}},
                 "problems": {
                     "train": {"source": "pack", "split": "train", "levels": ["one-line"], "limit": 2},
-                    "dev": {"source": "pack", "split": "dev", "levels": ["one-line"], "limit": 1},
+                    "dev": {"source": "pack", "split": "dev", "levels": ["one-line"], "limit": 3},
                     "test": [],
                 },
                 "synthesis": {"search": {"rounds": 1, "branch": 2, "maxStepTokens": 24}},
                 "conversion": {"samplesPerPlan": 2, "thinking": False, "sampling": {"maxTokens": 40}},
                 "finetune": {"epochs": 1, "batchSize": 2, "minSamples": 1},
                 "evaluation": {"samples": 1, "sampling": {"maxTokens": 40}, "bootstrap": 100},
-                # One problem tells no model from another: that this one is promoted all the same is asked for.
+                # Three problems tell no model from another: this one is promoted unless it loses all three.
                 "generations": {"promotion": {"rule": "improvement", "minImprovement": -1.0}},
                 "pipeline": {"stages": dict.fromkeys(("synthesize", "convert", "finetune", "evaluate"), stage)},
                 **spec,
