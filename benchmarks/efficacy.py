@@ -55,7 +55,7 @@ ARMS: Mapping[str, dict[str, Any]] = {
     "mcts, execution": _searched(64, 2, algorithm="mcts", branch=2, rounds=4, evaluator={"type": "execution"}),
     "mcts, likelihood": _searched(3, 3, algorithm="mcts", evaluator={"type": "likelihood"}),
     "mcts, spoken score": _searched(3, 3, algorithm="mcts", evaluator={"type": "ladder"}),
-    "mcts, blend, reflection": _searched(64, 2, algorithm="mcts", branch=2, rounds=2, reflection="before-expansion"),
+    "mcts, blend, reflection": _searched(64, 2, algorithm="mcts", branch=2, rounds=3, reflection="before-expansion"),
     "mcts, blend, plans learned": _searched(64, 2, algorithm="mcts", branch=2, rounds=4),
 }
 ARMS["mcts, blend, plans learned"]["conversion"]["thinking"] = True
@@ -144,9 +144,14 @@ def _current(outcomes: Sequence[Outcome]) -> list[Outcome]:
 
 
 def _commit() -> str | None:
-    command = ["git", "-C", str(REPOSITORY), "describe", "--always", "--dirty", "--exclude", "*"]
-    said = subprocess.run(command, capture_output=True, text=True, check=False)
-    return said.stdout.strip() or None
+    """With "-dirty" where something but the results differs from it."""
+    git = ["git", "-C", str(REPOSITORY)]
+    said = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    if said.returncode != 0:
+        return None
+    apart = [*git, "status", "--porcelain", "--", ".", f":!{FILE.parent.relative_to(REPOSITORY)}"]
+    changed = subprocess.run(apart, capture_output=True, text=True, check=False).stdout
+    return said.stdout.strip() + ("-dirty" if changed else "")
 
 
 def _share_base_scores(directory: Path, seed: int, run: Path) -> None:

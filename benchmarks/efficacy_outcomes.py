@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from itertools import combinations
 from pathlib import Path
+from statistics import fmean
 from typing import NamedTuple
 
 from pydantic import BaseModel
@@ -45,6 +46,9 @@ class Data(BaseModel):
     answers: int
     """Answers with and without code, all of which passed the gate or did not."""
     right: int
+    pass_rate: float
+    """Share of a problem's answers that are right, as the mean over problems with answers: a search that ends once its
+    problem is solved has most of its answers to problems that are hard."""
     distinct: int
     """Right answers, each text of a problem's code once."""
     solved: int
@@ -129,6 +133,7 @@ def _data(layout: Layout, result: GenerationResult, search: SearchConfig) -> Dat
         cached_tokens=usage.cached_tokens,
         answers=len(candidates),
         right=len(right),
+        pass_rate=_pass_rate(candidates),
         distinct=len({(one.problem_id, one.code) for one in right}),
         solved=len({one.problem_id for one in right}),
         kept=result.yields.kept,
@@ -137,6 +142,13 @@ def _data(layout: Layout, result: GenerationResult, search: SearchConfig) -> Dat
         same_plan_agree=_agreement(judged, same_plan=True),
         other_plan_agree=_agreement(judged, same_plan=False),
     )
+
+
+def _pass_rate(candidates: Sequence[Candidate]) -> float:
+    by_problem: dict[str, list[bool]] = defaultdict(list)
+    for one in candidates:
+        by_problem[one.problem_id].append(bool(one.passed))
+    return fmean(map(fmean, by_problem.values())) if by_problem else 0.0
 
 
 def _executes(search: SearchConfig) -> bool:

@@ -77,21 +77,20 @@ def _best(run: Outcome) -> dict[str, Scores]:
 def _baselines(arms: Mapping[str, Sequence[Outcome]]) -> Iterable[str]:
     if not arms:
         return
-    header = ["data by (seeds)", "tokens made", "read (cached)", "answers", "right", "distinct right", "solved", "kept"]
+    header = ["data by (seeds)", "tokens made", "read (cached)", "answers", "pass rate", "distinct right", "solved", "kept"]
     reference = arms.get(NO_PLAN, [])
     rows = []
     for arm, runs in arms.items():
         data = [run.data for run in runs]
         read = fmean(one.prompt_tokens for one in data)
         cached = sum(one.cached_tokens for one in data) / max(1, sum(one.prompt_tokens for one in data))
-        right = sum(one.right for one in data) / max(1, sum(one.answers for one in data))
         rows.append(
             [
                 f"{arm} ({len(runs)})",
                 f"{fmean(one.tokens for one in data):,.0f}",
                 f"{read:,.0f} ({100 * cached:.0f} %)",
                 f"{fmean(one.answers for one in data):,.0f}",
-                f"{100 * right:.0f} %",
+                f"{100 * fmean(one.pass_rate for one in data):.0f} %",
                 *(
                     f"{fmean(values):.1f}"
                     for values in zip(*((d.distinct, d.solved, d.kept) for d in data), strict=True)

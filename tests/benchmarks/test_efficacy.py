@@ -10,11 +10,12 @@ import pytest
 
 from perseid.data.records import Candidate
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+REPOSITORY = Path(__file__).parents[2]
+sys.path.insert(0, str(REPOSITORY / "benchmarks"))
 
 import efficacy
 import efficacy_tables
-from efficacy_outcomes import Data, Outcome, Scores, Share, _agreement, _ordering
+from efficacy_outcomes import Data, Outcome, Scores, Share, _agreement, _ordering, _pass_rate
 
 COIN = Share(share=0.5, pairs=10)
 
@@ -25,8 +26,8 @@ def scores(*rates: float, cut_off: int = 0) -> Scores:
 
 def outcome(arm: str = "evolve", seed: int = 0, after: Scores | None = None, **more: Any) -> Outcome:
     data = Data(
-        calls=1, tokens=100, planning_tokens=0, prompt_tokens=10, cached_tokens=5, answers=4, right=2, distinct=2,
-        solved=1, kept=2, by_plan_value=None, by_likelihood=COIN, same_plan_agree=COIN, other_plan_agree=COIN,
+        calls=1, tokens=100, planning_tokens=0, prompt_tokens=10, cached_tokens=5, answers=4, right=2, pass_rate=0.5,
+        distinct=2, solved=1, kept=2, by_plan_value=None, by_likelihood=COIN, same_plan_agree=COIN, other_plan_agree=COIN,
     )  # fmt: skip
     base = {"pack-test": scores(0.0, 0.5, 0.25)}
     models = [{"pack-test": after or scores(0.5, 0.5, 0.5)}]
@@ -81,6 +82,11 @@ def test_whether_a_plan_decides_is_seen_by_how_often_its_answers_agree() -> None
     answers = [candidate("a", 0, True), candidate("a", 0, True), candidate("a", 1, False), candidate("b", 0, False)]
     assert _agreement(answers, same_plan=True) == Share(share=1.0, pairs=1)
     assert _agreement(answers, same_plan=False) == Share(share=0.0, pairs=2)
+
+
+def test_a_pass_rate_counts_each_problem_once_however_many_answers_it_has() -> None:
+    assert _pass_rate([candidate("easy", 0, True), *[candidate("hard", n, False) for n in range(9)]]) == 0.5
+    assert _pass_rate([candidate("a", 0, True), candidate("a", 0, None)]) == 0.5, "no code is no right answer"
 
 
 def test_results_with_other_settings_are_left_out(capsys: pytest.CaptureFixture[str]) -> None:
