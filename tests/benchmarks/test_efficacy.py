@@ -10,12 +10,11 @@ import pytest
 
 from perseid.data.records import Candidate
 
-REPOSITORY = Path(__file__).parents[2]
-sys.path.insert(0, str(REPOSITORY / "benchmarks"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
 import efficacy
 import efficacy_tables
-from efficacy_outcomes import Data, Outcome, Scores, Share, _agreement, _ordering, _pass_rate
+from efficacy_outcomes import Data, Outcome, Scores, Share, _agreement, _ordering, _pass_rate, read_outcomes
 
 COIN = Share(share=0.5, pairs=10)
 
@@ -27,10 +26,12 @@ def scores(*rates: float, cut_off: int = 0) -> Scores:
 def outcome(arm: str = "evolve", seed: int = 0, after: Scores | None = None, **more: Any) -> Outcome:
     data = Data(
         calls=1, tokens=100, planning_tokens=0, prompt_tokens=10, cached_tokens=5, answers=4, right=2, pass_rate=0.5,
-        distinct=2, solved=1, kept=2, by_plan_value=None, by_likelihood=COIN, same_plan_agree=COIN, other_plan_agree=COIN,
+        distinct=2, solved=1, kept=2,
+        by_plan_value=None, by_likelihood=COIN, same_plan_agree=COIN, other_plan_agree=COIN,
     )  # fmt: skip
-    base = {"pack-test": scores(0.0, 0.5, 0.25)}
-    models = [{"pack-test": after or scores(0.5, 0.5, 0.5)}]
+    dev = Scores(rates={"q": 0.5}, answers=8, cut_off=0)
+    base = {"pack-dev": dev, "pack-test": scores(0.0, 0.5, 0.25)}
+    models = [{"pack-dev": dev, "pack-test": after or scores(0.5, 0.5, 0.5)}]
     settings = efficacy._digest(arm)
     known = {"settings": settings, "commit": None, "data": data, "base": base, "models": models, "seconds": 60.0}
     return Outcome.model_validate({"arm": arm, "seed": seed, "promoted": [True], **known, **more})
@@ -68,7 +69,7 @@ def test_the_first_generation_of_the_evolution_is_the_baseline_without_a_plan() 
     assert "25.0 -> 50.0 %, +25.0" in line
     (line,) = (line for line in told.splitlines() if line.startswith("| mcts, blend (1)"))
     assert "25.0 -> 25.0 %, +0.0" in line
-    assert line.split("|")[-2].strip().startswith("-25.0 [")
+    assert line.split("|")[-2].strip().startswith("-18.8 ["), "over four problems, of which dev's stayed"
 
 
 def test_pairs_of_one_plan_tell_nothing_of_the_plans_value() -> None:
@@ -87,6 +88,13 @@ def test_whether_a_plan_decides_is_seen_by_how_often_its_answers_agree() -> None
 def test_a_pass_rate_counts_each_problem_once_however_many_answers_it_has() -> None:
     assert _pass_rate([candidate("easy", 0, True), *[candidate("hard", n, False) for n in range(9)]]) == 0.5
     assert _pass_rate([candidate("a", 0, True), candidate("a", 0, None)]) == 0.5, "no code is no right answer"
+
+
+def test_the_tables_of_the_documentation_are_those_of_the_results() -> None:
+    page = (efficacy.REPOSITORY / "docs" / "efficacy.md").read_text()
+    told = efficacy_tables.tables(efficacy._current(read_outcomes()), "evolve")
+    for table in told.split("\n\n"):
+        assert table in page
 
 
 def test_results_with_other_settings_are_left_out(capsys: pytest.CaptureFixture[str]) -> None:
