@@ -12,7 +12,7 @@ from statistics import fmean
 import numpy as np
 import numpy.typing as npt
 
-from efficacy_outcomes import Outcome, Scores, Share
+from efficacy_outcomes import Data, Outcome, Scores, Share
 from perseid.data.estimates import Estimate, percentile_estimate
 
 DRAWS, CONFIDENCE = 10_000, 0.95
@@ -75,31 +75,36 @@ def _best(run: Outcome) -> dict[str, Scores]:
 
 
 def _baselines(arms: Mapping[str, Sequence[Outcome]]) -> Iterable[str]:
+    """What each arm's data is, and what it taught."""
     if not arms:
         return
-    header = ["data by (seeds)", "tokens made", "read (cached)", "answers", "pass rate", "distinct right", "solved"]
+    header = ["data by (seeds)", "tokens", "read (cached)", "answers", "pass rate", "distinct right", "solved", "kept"]
+    yield _table(header, [_data(f"{arm} ({len(runs)})", [run.data for run in runs]) for arm, runs in arms.items()])
     reference = arms.get(NO_PLAN, [])
-    rows = []
-    for arm, runs in arms.items():
-        data = [run.data for run in runs]
-        read = fmean(one.prompt_tokens for one in data)
-        cached = sum(one.cached_tokens for one in data) / max(1, sum(one.prompt_tokens for one in data))
-        rows.append(
+    yield _table(
+        ["learned from (seeds)", "dev", "test", f"dev and test against {NO_PLAN}"],
+        [
             [
                 f"{arm} ({len(runs)})",
-                f"{fmean(one.tokens for one in data):,.0f}",
-                f"{read:,.0f} ({100 * cached:.0f} %)",
-                f"{fmean(one.answers for one in data):,.0f}",
-                f"{100 * fmean(one.pass_rate for one in data):.0f} %",
-                *(
-                    f"{fmean(values):.1f}"
-                    for values in zip(*((d.distinct, d.solved, d.kept) for d in data), strict=True)
-                ),
                 *(_gain([run.base.get(name) for run in runs], _first(runs, name)) for name in (DEV, TEST)),
                 "" if runs is reference else _against(reference, runs),
             ]
-        )
-    yield _table([*header, "kept", "dev", "test", f"dev and test against {NO_PLAN}"], rows)
+            for arm, runs in arms.items()
+        ],
+    )
+
+
+def _data(name: str, data: Sequence[Data]) -> list[str]:
+    read = fmean(one.prompt_tokens for one in data)
+    cached = sum(one.cached_tokens for one in data) / max(1, sum(one.prompt_tokens for one in data))
+    return [
+        name,
+        f"{fmean(one.tokens for one in data):,.0f}",
+        f"{read:,.0f} ({100 * cached:.0f} %)",
+        f"{fmean(one.answers for one in data):,.0f}",
+        f"{100 * fmean(one.pass_rate for one in data):.0f} %",
+        *(f"{fmean(values):.1f}" for values in zip(*((d.distinct, d.solved, d.kept) for d in data), strict=True)),
+    ]
 
 
 def _plans(arms: Mapping[str, Sequence[Outcome]]) -> Iterable[str]:
