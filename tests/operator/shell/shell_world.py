@@ -16,6 +16,7 @@ from kfp_double import KfpDouble, VirtualClock
 from kfp_double.simulation import Script
 from perseid.api.layout import attempt_key
 from perseid.api.pipeline import StageDefaults
+from perseid.api.reasons import ConditionStatus, ConditionType, Reason
 from perseid.api.result import Gain, GenerationResult, ModelRef, Score, SetResult, YieldCounts
 from perseid.api.status import EvolutionRunStatus
 from perseid.decide import run_id_of
@@ -32,6 +33,8 @@ from perseid_operator.submission import Doubts, Grace, Workflows
 from perseid_operator.watch import RunWatch
 
 UID = "6f2c1f3e-8a51-4b7e-9d15-0d6a3b0c2f11"
+FIRST = run_id_of(UID, 0, 0)
+"""The id of the first generation's first attempt."""
 NAMESPACE, NAME = "team", "evolve"
 POLL_SECONDS = 15.0
 
@@ -294,6 +297,13 @@ class World:
     async def close(self) -> None:
         for client in self._clients:
             await client.close()
+
+
+def reason(world: World, type_: ConditionType) -> tuple[ConditionStatus, Reason]:
+    """Status and reason of a condition that the object has."""
+    condition = world.kube.status.condition(type_)
+    assert condition is not None
+    return condition.status, condition.reason
 
 
 def expected(generations: int, attempts: int = 1) -> dict[str, int]:

@@ -10,16 +10,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from shell_world import POLL_SECONDS, UID, Crash, World, expected, open_world
+from shell_world import FIRST, POLL_SECONDS, Crash, World, expected, open_world
 
 from kfp_double.simulation import Script
 from perseid.api.reasons import ConditionType, Reason
-from perseid.decide import SUBMIT_SECONDS, run_id_of
+from perseid.decide import SUBMIT_SECONDS
 from perseid_operator.runs import LONGEST_WAIT_SECONDS
 
 LATE_SECONDS = 60.0
 """How much later than it could be noticed something may be."""
-FIRST = run_id_of(UID, 0, 0)
 both_sights = pytest.mark.parametrize("sees_workflows", [True, False], ids=["Workflows in sight", "out of sight"])
 
 

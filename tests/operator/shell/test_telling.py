@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from shell_world import UID, World, open_world
+from shell_world import FIRST, World, open_world
 
 from kfp_double.simulation import Script
 from perseid.api.base import replace
 from perseid.api.reasons import StageState
 from perseid.api.stages import StageName
-from perseid.decide import Observed, ObservedRun, RunState, run_id_of
+from perseid.decide import Observed, ObservedRun, RunState
 from perseid_operator.metrics import Metrics
 from perseid_operator.objects import read_object
 from perseid_operator.telling import tell
@@ -58,7 +58,7 @@ async def test_gpu_time_is_what_the_status_says_attempts_that_fail_included(tmp_
         metrics = listen(world)
         await world.until(lambda: world.kube.status.current is not None and bool(world.kube.status.current.stages))
         await world.double.advance(100)
-        await world.double.finish_run(run_id_of(UID, 0, 0), "FAILED")
+        await world.double.finish_run(FIRST, "FAILED")
         status = await world.to_the_end()
     assert [one.number for one in status.generations[0].attempts] == [0, 1]
     seconds = told(metrics, "perseid_gpu_seconds_total")
@@ -85,7 +85,7 @@ async def test_each_stage_is_counted_once_with_how_it_ended(tmp_path: Path, pipe
     async with open_world(tmp_path, pipeline, script=script, generations={"max": 2, "patience": 5}) as world:
         metrics = listen(world)
         await world.until(lambda: world.kube.status.current is not None and bool(world.kube.status.current.stages))
-        await world.double.finish_run(run_id_of(UID, 0, 0), "FAILED")
+        await world.double.finish_run(FIRST, "FAILED")
         await world.to_the_end()
     ended = told(metrics, "perseid_stage_duration_seconds_count")
     stages = ("synthesize", "convert", "finetune", "evaluate")
