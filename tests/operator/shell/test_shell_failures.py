@@ -11,7 +11,6 @@ from shell_world import FIRST, NAME, UID, expected, open_world, reason
 from kfp_double.simulation import Script
 from perseid.api.pipeline import QUEUE_LABEL, STAGE_LABEL
 from perseid.api.reasons import AttemptState, ConditionStatus, ConditionType, Phase, Reason
-from perseid.api.stages import METEOR_STAGES
 from perseid_operator.kfp import KfpClient, KfpSettings
 
 
@@ -159,25 +158,6 @@ async def test_a_stage_of_meteor_whose_pod_died_is_the_one_that_the_failure_poli
         await world.double.finish_run(FIRST, "FAILED", "OOMKilled (exit code 137)")
         await world.to_the_end()
         assert reason(world, ConditionType.FAILED) == (ConditionStatus.TRUE, Reason.FAILURE_POLICY)
-
-
-async def test_a_run_of_meteor_is_carried_through_and_its_stages_are_in_the_status(
-    tmp_path: Path, meteor_pipeline: str
-) -> None:
-    seen: set[str] = set()
-    script = Script(pending=2, running=400)
-    async with open_world(
-        tmp_path, meteor_pipeline, script=script, methods=["meteor"], generations={"max": 1}
-    ) as world:
-
-        def over() -> bool:
-            current = world.kube.status.current
-            seen.update(current.stages if current is not None else ())
-            return world.kube.status.phase.is_terminal
-
-        await world.until(over)
-        assert reason(world, ConditionType.COMPLETE) == (ConditionStatus.TRUE, Reason.MAX_GENERATIONS)
-        assert {"mentor-supervised", "self-assessment", "self-evolution"} <= seen <= {*METEOR_STAGES, "evaluate"}
 
 
 async def test_what_a_pod_died_of_is_read_from_the_workflow(tmp_path: Path, pipeline: str) -> None:

@@ -11,6 +11,7 @@ from shell_world import FIRST, UID, expected, open_world, reason
 from kfp_double.simulation import Script
 from perseid.api.base import APPROVED_GENERATION
 from perseid.api.reasons import ConditionStatus, ConditionType, GenerationPhase, Phase, Reason
+from perseid.api.stages import METEOR_STAGES
 from perseid.decide import run_id_of
 from perseid_operator.reconciler import without_progress
 
@@ -26,6 +27,25 @@ async def test_an_object_is_carried_through_to_its_best_model(tmp_path: Path, pi
         assert status.current is None
         assert ("Complete", "MaxGenerations") in world.announced
         assert world.kube.status_writes / 3 <= 4, "more writes than a generation is worth"
+
+
+async def test_a_run_of_meteor_is_carried_through_and_its_stages_are_in_the_status(
+    tmp_path: Path, meteor_pipeline: str
+) -> None:
+    seen: set[str] = set()
+    script = Script(pending=2, running=400)
+    async with open_world(
+        tmp_path, meteor_pipeline, script=script, methods=["meteor"], generations={"max": 1}
+    ) as world:
+
+        def over() -> bool:
+            current = world.kube.status.current
+            seen.update(current.stages if current is not None else ())
+            return world.kube.status.phase.is_terminal
+
+        await world.until(over)
+        assert reason(world, ConditionType.COMPLETE) == (ConditionStatus.TRUE, Reason.MAX_GENERATIONS)
+        assert {"mentor-supervised", "self-assessment", "self-evolution"} <= seen <= {*METEOR_STAGES, "evaluate"}
 
 
 async def test_the_stages_and_the_link_of_a_run_under_way_are_in_the_status(tmp_path: Path, pipeline: str) -> None:
