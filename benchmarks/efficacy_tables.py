@@ -149,10 +149,10 @@ def _against(reference: Sequence[Outcome], runs: Sequence[Outcome]) -> str:
 
 def _held_out(run: Outcome) -> Scores | None:
     """The first model's on dev and test together."""
-    scores = [one for name in (DEV, TEST) for one in _first([run], name)]
-    known = [one for one in scores if one is not None]
-    if len(known) < len(scores):
+    model = run.models[0] or run.base
+    if DEV not in model or TEST not in model:
         return None
+    known = model[DEV], model[TEST]
     return Scores(
         rates={problem: rate for one in known for problem, rate in one.rates.items()},
         answers=sum(one.answers for one in known),
