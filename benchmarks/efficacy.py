@@ -149,16 +149,8 @@ def _commit() -> str | None:
     said = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
     if said.returncode != 0:
         return None
-    apart = [
-        *git,
-        "status",
-        "--porcelain",
-        "--untracked-files=no",
-        "--",
-        ".",
-        f":!{FILE.parent.relative_to(REPOSITORY)}",
-    ]
-    changed = subprocess.run(apart, capture_output=True, text=True, check=False).stdout
+    apart = [*git, "diff", "--quiet", "HEAD", "--", ".", f":!{FILE.parent.relative_to(REPOSITORY)}"]
+    changed = subprocess.run(apart, check=False).returncode != 0
     return said.stdout.strip() + ("-dirty" if changed else "")
 
 
