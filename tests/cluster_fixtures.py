@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-import uuid
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,8 +17,9 @@ import pytest
 
 sys.path.append(str(Path(__file__).with_name("cluster")))  # As pytest does for the tests that stand there.
 
-from cluster_access import Cluster, KubectlError
+from cluster_access import Cluster
 from cluster_binaries import BuildFailedError, NoControlPlaneError, find_or_build
+from cluster_namespaces import own_namespace
 from control_plane import KUBECONFIG_VARIABLE, ControlPlane, open_cluster
 
 OPENED = pytest.StashKey[Cluster]()
@@ -75,17 +75,5 @@ def cluster_with_controllers(cluster: Cluster) -> Cluster:
 @pytest.fixture
 def namespace(cluster: Cluster) -> Iterator[str]:
     """A namespace of the test's own. It is deleted afterwards; nobody waits for its end."""
-    name = f"perseid-test-{uuid.uuid4().hex[:10]}"
-    cluster.kubectl("create", "namespace", name)
-    yield name
-    cluster.kubectl("delete", "namespace", name, "--wait=false")
-    _let_go(cluster, name)
-
-
-def _let_go(cluster: Cluster, namespace: str) -> None:
-    """Take the finalizers of EvolutionRuns away: the operator that would is gone, and they would stay for ever, with
-    their namespace and their CRD."""
-    with contextlib.suppress(KubectlError):  # a cluster without the kind has none
-        for held in cluster.kubectl("get", "evolutionruns", "-n", namespace, "-o", "name").split():
-            patch = '{"metadata":{"finalizers":null}}'
-            cluster.kubectl("patch", held, "-n", namespace, "--type=merge", "-p", patch)
+    with own_namespace(cluster) as name:
+        yield name

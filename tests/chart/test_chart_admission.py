@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import uuid
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from chart_helm import NAMESPACE, objects_of, the, value_sets
 from cluster_access import Cluster, KubectlError
+from cluster_namespaces import own_namespace
 from crd_objects import install_crd
 from operator_rights import MAY, MAY_FOR_ITS_LEASE, MAY_NOT, allowed, wait_until_allowed
 
@@ -70,10 +70,8 @@ def test_the_api_server_takes_all_of_it_and_knows_every_field(cluster: Cluster, 
 @pytest.fixture
 def another(cluster: Cluster) -> Iterator[str]:
     """A second namespace whose EvolutionRuns are carried through."""
-    name = f"perseid-test-{uuid.uuid4().hex[:10]}"
-    cluster.kubectl("create", "namespace", name)
-    yield name
-    cluster.kubectl("delete", "namespace", name, "--wait=false")
+    with own_namespace(cluster) as name:
+        yield name
 
 
 def test_an_operator_of_some_namespaces_may_what_it_needs_in_each_and_nothing_elsewhere(

@@ -15,14 +15,13 @@ from chart_helm import CHART, NAMESPACE, REPOSITORY, HelmError, helm, minimal
 from cluster_access import Cluster, KubectlError
 from cluster_binaries import find_or_build
 from control_plane import ControlPlane
-from crd_objects import wait_until_established
+from crd_objects import CRD_NAME, wait_until_established
 
 from perseid_operator.objects import FINALIZER
 
 # Each starts an API server, and has Helm send it a large CRD some times.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
-CRD = "evolutionruns.perseid.dev"
 SAMPLE = str(REPOSITORY / "manifests" / "samples" / "quickstart.yaml")
 
 
@@ -71,7 +70,7 @@ def test_a_release_goes_up_with_its_crd_and_leaves_it_and_the_runs_behind(releas
     crd.write_text(text, encoding="utf-8")
 
     def columns() -> list[str]:
-        version = releases.get("crd", CRD)["spec"]["versions"][0]
+        version = releases.get("crd", CRD_NAME)["spec"]["versions"][0]
         return [each["name"] for each in version["additionalPrinterColumns"]]
 
     def checksum() -> str:
@@ -81,7 +80,7 @@ def test_a_release_goes_up_with_its_crd_and_leaves_it_and_the_runs_behind(releas
 
     releases.install(chart=older)
     assert "Score" not in columns()
-    wait_until_established(releases.cluster, CRD)
+    wait_until_established(releases.cluster, CRD_NAME)
     releases.cluster.kubectl("apply", "--filename", SAMPLE)
     before = checksum()
 
@@ -93,10 +92,10 @@ def test_a_release_goes_up_with_its_crd_and_leaves_it_and_the_runs_behind(releas
     assert releases.get("configmap", "perseid-operator-settings")["data"]["PERSEID_POLL_SECONDS"] == "20"
 
     releases.install(crds={"install": False})
-    assert releases.is_there("crd", CRD), "a switch that is thrown must not delete every EvolutionRun"
+    assert releases.is_there("crd", CRD_NAME), "a switch that is thrown must not delete every EvolutionRun"
     releases.install()
     said = releases.helm("uninstall", "perseid")
-    assert f"[CustomResourceDefinition] {CRD}" in said
+    assert f"[CustomResourceDefinition] {CRD_NAME}" in said
     assert not releases.is_there("deployment", "perseid-operator")
     assert not releases.is_there("clusterrole", "perseid-operator")
     assert releases.is_there("evolutionrun", "quickstart", "default")
@@ -109,11 +108,11 @@ def test_a_release_goes_up_with_its_crd_and_leaves_it_and_the_runs_behind(releas
 def test_what_kubectl_installed_is_taken_over_where_one_says_so(releases: Releases) -> None:
     overlay = str(REPOSITORY / "manifests" / "overlays" / "cluster-wide")
     releases.cluster.kubectl("apply", "--server-side", "--kustomize", overlay)
-    uid = releases.get("crd", CRD)["metadata"]["uid"]
+    uid = releases.get("crd", CRD_NAME)["metadata"]["uid"]
     with pytest.raises(HelmError, match="invalid ownership metadata"):
         releases.install()
     releases.install("--take-ownership", "--force-conflicts")
-    crd = releases.get("crd", CRD)["metadata"]
+    crd = releases.get("crd", CRD_NAME)["metadata"]
     assert crd["uid"] == uid
     assert crd["annotations"]["meta.helm.sh/release-name"] == "perseid"
     assert crd["annotations"]["helm.sh/resource-policy"] == "keep"
@@ -149,7 +148,7 @@ def test_a_namespace_that_is_watched_must_be_there(cluster: Cluster, namespace: 
 def test_a_stuck_run_is_let_go_as_the_notes_say(releases: Releases) -> None:
     notes = releases.install()
     (patch,) = re.findall(r"kubectl patch evolutionrun NAME .* --patch '(.*)'", notes)
-    wait_until_established(releases.cluster, CRD)
+    wait_until_established(releases.cluster, CRD_NAME)
     releases.cluster.kubectl("apply", "--filename", SAMPLE)
     held = json.dumps({"metadata": {"finalizers": [FINALIZER]}})
     releases.cluster.kubectl("patch", "evorun", "quickstart", "--type=merge", "--patch", held)

@@ -10,6 +10,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cluster_access import KubectlError
+
 from perseid.api.base import API_VERSION, KIND
 
 if TYPE_CHECKING:
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 REPOSITORY = Path(__file__).parents[2]
 MANIFESTS = REPOSITORY / "manifests"
 CRD_FILE = MANIFESTS / "base" / "crd.yaml"
+CRD_NAME = "evolutionruns.perseid.dev"
 UID = "6d0c1f6e-0f64-4c7e-9d3b-0a4b1c2d3e4f"
 
 
@@ -34,7 +37,7 @@ def install_crd(cluster: Cluster) -> None:
 @lru_cache
 def _install(cluster: Cluster) -> None:
     cluster.kubectl("apply", "--server-side", "--force-conflicts", "--filename", str(CRD_FILE))
-    wait_until_established(cluster, "evolutionruns.perseid.dev")
+    wait_until_established(cluster, CRD_NAME)
 
 
 def wait_until_established(cluster: Cluster, crd: str) -> None:
@@ -45,6 +48,20 @@ def wait_until_established(cluster: Cluster, crd: str) -> None:
         assert time.monotonic() < deadline, f"{crd} is not established after a minute: {conditions}"
         status = json.loads(cluster.kubectl("get", "crd", crd, "--output=json")).get("status", {})
         conditions = {condition["type"]: condition["status"] for condition in status.get("conditions") or []}
+
+
+def wait_until_served(cluster: Cluster) -> None:
+    """Return when the API server answers for EvolutionRuns: it calls a kind Established some moments before it has made
+    its storage for it, and is ready after a restart some moments before it serves any."""
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            cluster.kubectl("get", CRD_NAME, "--all-namespaces")
+            return
+        except KubectlError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.2)
 
 
 class EvolutionRuns:

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cluster_access import Cluster, KubectlError
-from crd_objects import install_crd
+from cluster_access import Cluster
+from crd_objects import install_crd, wait_until_served
 
 from kfp_double import KfpDouble
 from kfp_double.clock import RealClock
@@ -190,20 +190,7 @@ async def write_result(workflow: dict[str, Any], outcome: str) -> None:
 async def prepare(cluster: Cluster) -> None:
     """Have the cluster know EvolutionRuns, and collect what they own."""
     await asyncio.to_thread(install_crd, cluster)
-    await asyncio.to_thread(_wait_until_served, cluster)
-
-
-def _wait_until_served(cluster: Cluster) -> None:
-    """The API server calls a kind Established some moments before it has made its storage for it."""
-    deadline = time.monotonic() + 30
-    while True:
-        try:
-            cluster.kubectl("get", PLURAL, "--all-namespaces")
-            return
-        except KubectlError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.2)
+    await asyncio.to_thread(wait_until_served, cluster)
 
 
 @contextlib.asynccontextmanager

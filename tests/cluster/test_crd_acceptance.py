@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from cluster_access import Cluster
-from crd_objects import MANIFESTS, REPOSITORY, RefusedError, evolution_runs, install_crd, spec_with
+from crd_objects import CRD_NAME, MANIFESTS, REPOSITORY, RefusedError, evolution_runs, install_crd, spec_with
 from hypothesis import HealthCheck, given, settings
 
 from perseid.api.load import load_run
@@ -31,7 +31,7 @@ def plain(spec: EvolutionRunSpec) -> dict[str, Any]:
 
 def test_the_api_server_establishes_the_crd_and_has_nothing_against_it(cluster: Cluster, namespace: str) -> None:
     install_crd(cluster)
-    crd = json.loads(cluster.kubectl("get", "crd", "evolutionruns.perseid.dev", "--output=json"))
+    crd = json.loads(cluster.kubectl("get", "crd", CRD_NAME, "--output=json"))
     conditions = {condition["type"]: condition["status"] for condition in crd["status"]["conditions"]}
     assert conditions == {"NamesAccepted": "True", "Established": "True"}, "NonStructuralSchema would stand here"
     assert cluster.kubectl("get", "evorun", "--namespace", namespace, "--ignore-not-found") == ""

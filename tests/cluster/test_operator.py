@@ -176,10 +176,10 @@ async def test_a_namespace_that_is_deleted_goes_with_its_runs(
         assert sum(world.double.alive(run_id) for run_id in world.double.run_ids()) == 0
 
 
-async def test_a_run_is_carried_on_when_the_api_server_comes_back(own_cluster: ControlPlane, tmp_path: Path) -> None:
-    name = "perseid-test-outage"
-    await asyncio.to_thread(own_cluster.kubectl, "create", "namespace", name)
-    async with operator_world(own_cluster, name, tmp_path / "world") as world:
+async def test_a_run_is_carried_on_when_the_api_server_comes_back(
+    own_cluster: ControlPlane, namespace: str, tmp_path: Path
+) -> None:
+    async with operator_world(own_cluster, namespace, tmp_path / "world") as world:
         world.double.script(Script(pending=0.05, running=1.0))
         await world.fork_operator()
         await world.create("evolve", {"generations": {"max": 3, "patience": 3}})
@@ -188,7 +188,6 @@ async def test_a_run_is_carried_on_when_the_api_server_comes_back(own_cluster: C
         await prepare(own_cluster)  # it is up some moments before it serves EvolutionRuns
         await world.until(lambda objects: phase(objects["evolve"]) == "Completed", 90)
         assert world.double.counters().executions == expected_runs((await world.objects())["evolve"])
-    await asyncio.to_thread(own_cluster.kubectl, "delete", "namespace", name, "--wait=false")
 
 
 async def test_a_hostile_object_neither_stops_the_operator_nor_blocks_the_others(world: OperatorWorld) -> None:

@@ -24,7 +24,6 @@ from perseid_operator.cli import commands
 pytestmark = pytest.mark.slow
 
 Perseid = Callable[..., Result]
-CRD_NAME = "crd/evolutionruns.perseid.dev"
 
 
 @pytest.fixture(scope="module")
@@ -190,7 +189,7 @@ def test_a_cluster_without_the_kind_is_told_to_install_the_operator(
     own_cluster: Cluster, kind: Cluster, perseid: Perseid
 ) -> None:
     # Only where the cluster is the tests' own: every EvolutionRun in it goes with the kind.
-    kind.kubectl("delete", CRD_NAME, "--wait=true")
+    kind.kubectl("delete", "crd", crd_objects.CRD_NAME, "--timeout=60s")
     try:
         assert "is not installed" in perseid("get").stderr
         assert "is not installed" in perseid("describe", "small").stderr
