@@ -3,7 +3,7 @@ PYTHON := .venv/bin/python
 PERSEID := .venv/bin/perseid
 UV := $(shell command -v uv || echo .venv-tools/bin/uv)
 
-.PHONY: help setup demo demo-meteor test test-kind test-argo test-fast lint format manifests chart chart-goldens control-plane crash efficacy \
+.PHONY: help setup demo demo-meteor test test-kind test-argo test-queue test-fast lint format manifests chart chart-goldens control-plane crash efficacy \
   crash-operator bench-synthesis bench-judging bench-operator check-pack images lock lock-images clean docs
 
 help: ## this list
@@ -25,11 +25,15 @@ test: setup control-plane ## all tests, the fast ones first
 	$(PYTHON) -m pytest tests --ignore=tests/e2e --numprocesses $(TEST_PROCESSES)
 
 test-kind: setup ## tests in a kind cluster: images, chart and stages in pods; skipped where kind or an image is missing
-	$(PYTHON) -m pytest tests/e2e --ignore=tests/e2e/argo
+	$(PYTHON) -m pytest tests/e2e --ignore=tests/e2e/argo --ignore=tests/e2e/queue
 
 test-argo: setup ## what Argo says of failed pods and makes of parameters: the real one, built once, in a kind cluster
 	tests/e2e/argo/build
 	$(PYTHON) -m pytest tests/e2e/argo
+
+test-queue: setup ## runs in a queue of Kueue, and a TrainJob of Kubeflow Trainer: the real ones, built once, in a kind cluster
+	tests/e2e/queue/build
+	$(PYTHON) -m pytest tests/e2e/queue
 
 test-fast: setup ## the tests that start no engine and train no model
 	$(PYTHON) -m pytest tests --ignore=tests/e2e -m "not slow"

@@ -17,8 +17,8 @@ import pytest
 sys.path.append(str(Path(__file__).parents[1] / "cluster"))
 
 from cluster_binaries import NoControlPlaneError, find_kubectl
-from e2e_cluster import Cluster, eventually, kept_cluster, kind_cluster, load_archive, missing_for_kind
-from e2e_images import IMAGES, Images, ImagesError, build_images, container_engine, save_image
+from e2e_cluster import KEPT_CLUSTER_VARIABLE, Cluster, eventually, kept_cluster, kind_cluster, missing_for_kind
+from e2e_images import IMAGES, Images, ImagesError, build_images, container_engine, load_image
 from e2e_world import SECRET, SYSTEM, World
 from helm_binaries import NoHelmError, find_clients
 
@@ -35,8 +35,6 @@ except urllib.error.HTTPError:
     urllib.request.urlopen(urllib.request.Request(bucket, method="POST"))
 print("there")
 """
-KEPT_CLUSTER = "PERSEID_E2E_CLUSTER"
-"""Name of a kind cluster that has the images: for whoever works on these tests, and does not want to wait."""
 
 
 @pytest.fixture(scope="session")
@@ -54,8 +52,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     if reason is not None or engine is None:
         _skip(str(reason))
     directory = tmp_path_factory.mktemp("kind")
-    kept = os.environ.get(KEPT_CLUSTER)
-    if kept:
+    if kept := os.environ.get(KEPT_CLUSTER_VARIABLE):
         cluster = kept_cluster(kept, engine, kubectl, helm, directory / "kubeconfig")
         yield _world_in_kind(cluster, IMAGES)
         return
@@ -68,10 +65,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         raise
     with kind_cluster(CLUSTER_NAME, engine, kubectl, helm, directory / "kubeconfig") as cluster:
         for name in filter(None, (images.operator, images.stage, images.world, images.previous_operator)):
-            archive = directory / "image.tar"
-            save_image(engine, str(name), archive)
-            load_archive(CLUSTER_NAME, engine, archive, spare=name == images.operator)
-            archive.unlink()
+            load_image(CLUSTER_NAME, engine, name, spare=name == images.operator)
         yield _world_in_kind(cluster, images)
 
 

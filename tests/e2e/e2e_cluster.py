@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 NODE_IMAGE_VARIABLE = "PERSEID_KIND_NODE_IMAGE"
+KEPT_CLUSTER_VARIABLE = "PERSEID_E2E_CLUSTER"
+"""Names a kind cluster that has the images: for whoever works on these tests, and does not want to wait."""
 SPARE = "perseid.dev/spare"
 """Label and taint of the node that a test may kill."""
 NODES = f"""
@@ -54,6 +56,8 @@ class Cluster:
     helm_program: Path
     engine: str | None = None
     """What runs the nodes, where they are containers."""
+    name: str | None = None
+    """By which kind knows it, where it does."""
 
     def kubectl(self, *arguments: str, stdin: str | None = None, seconds: float = 120) -> str:
         """Raises CommandError."""
@@ -136,7 +140,7 @@ def kind_cluster(name: str, engine: str, kubectl: Path, helm: Path, kubeconfig: 
             engine, "create", "cluster", "--name", name, "--config", str(nodes), "--kubeconfig", str(kubeconfig),
             "--wait", "3m", *options,
         )  # fmt: skip
-        yield Cluster(kubeconfig, kubectl, helm, engine)
+        yield Cluster(kubeconfig, kubectl, helm, engine, name)
     finally:
         _kind(engine, "delete", "cluster", "--name", name, "--kubeconfig", str(kubeconfig))
 
@@ -144,7 +148,7 @@ def kind_cluster(name: str, engine: str, kubectl: Path, helm: Path, kubeconfig: 
 def kept_cluster(name: str, engine: str, kubectl: Path, helm: Path, kubeconfig: Path) -> Cluster:
     """One that is there, with the images in it. Raises CommandError where it is not."""
     _kind(engine, "export", "kubeconfig", "--name", name, "--kubeconfig", str(kubeconfig))
-    return Cluster(kubeconfig, kubectl, helm, engine)
+    return Cluster(kubeconfig, kubectl, helm, engine, name)
 
 
 def load_archive(name: str, engine: str, archive: Path, *, spare: bool) -> None:

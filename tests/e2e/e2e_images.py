@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from e2e_cluster import load_archive
+
 REPOSITORY = Path(__file__).parents[2]
 TAG = "e2e"
 BASE = "localhost/perseid-base:bookworm"
@@ -62,7 +64,7 @@ def build_images(engine: str, environment: Mapping[str, str]) -> Images:
     Docker Hub's.
     """
     build = {**environment, "TAG": TAG, "REGISTRY": "localhost", "CONTAINER_ENGINE": engine}
-    if "BASE" not in environment and _is_there(engine, BASE):
+    if "BASE" not in environment and is_there(engine, BASE):
         build["BASE"] = BASE
     _run([str(REPOSITORY / "scripts" / "images.sh"), "operator", "stage"], build)
     _build_world(engine)
@@ -99,9 +101,12 @@ def _git(*arguments: str) -> str:
     return _run(["git", "-C", str(REPOSITORY), *arguments], os.environ)
 
 
-def save_image(engine: str, name: str, archive: Path) -> None:
-    """As an archive that kind loads. Raises ImagesError."""
-    _run([engine, "save", "--output", str(archive), name], os.environ)
+def load_image(cluster: str, engine: str, name: str, *, spare: bool = False) -> None:
+    """Give it to the nodes of a kind cluster; to the spare one only if that is asked for. Raises ImagesError."""
+    with tempfile.TemporaryDirectory() as scratch:
+        archive = Path(scratch) / "image.tar"
+        _run([engine, "save", "--output", str(archive), name], os.environ)
+        load_archive(cluster, engine, archive, spare=spare)
 
 
 def _build_world(engine: str) -> None:
@@ -125,7 +130,7 @@ def _build_world(engine: str) -> None:
         )  # fmt: skip
 
 
-def _is_there(engine: str, name: str) -> bool:
+def is_there(engine: str, name: str) -> bool:
     return subprocess.run([engine, "image", "inspect", name], capture_output=True, check=False).returncode == 0
 
 

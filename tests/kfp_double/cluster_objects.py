@@ -156,4 +156,19 @@ def _status(workflow: dict[str, Any]) -> dict[str, Any]:
             status[field] = time_text(workflow[column])
     if workflow.get("message"):
         status["message"] = workflow["message"]
+    pods = [pod for task in workflow["tasks"] for pod in task.get("pods", [])]
+    if pods:
+        status["nodes"] = {pod["name"]: _node(pod) for pod in pods}
     return status
+
+
+def _node(pod: dict[str, Any]) -> dict[str, Any]:
+    message = {"message": pod["message"]} if pod["message"] else {}
+    return {
+        "id": pod["name"],
+        "name": pod["name"],
+        "type": "Pod",
+        "phase": pod["phase"],
+        "startedAt": time_text(pod["startedAt"]),
+        **message,
+    }

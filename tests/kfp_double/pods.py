@@ -36,6 +36,8 @@ class End:
     output: str = ""
     words: str = ""
     """Argo's, of one that failed."""
+    node: dict[str, Any] | None = None
+    """It as Argo's Workflows show it; None where it is not there."""
 
 
 class PodExecutor:
@@ -81,6 +83,7 @@ class PodExecutor:
                 task["state"] = "RUNNING"
                 return Look(None, tasks)
             ends = [await self._look_at(planned) for planned in pods]
+            task["pods"] = [one.node for one in ends if one.node is not None]
             started = [one.start for one in ends if one.start is not None]
             task["start"] = min(started, default=int(workflow["started_at"] or workflow["created_at"]))
             if any(one.code is None for one in ends):
@@ -101,18 +104,20 @@ class PodExecutor:
         if pod is None:
             return End(DELETED, words="pod deleted")
         start = int(pod.metadata.creation_timestamp.timestamp())
+        node = {"name": planned.node, "phase": pod.status.phase, "startedAt": start, "message": _delay(pod)}
         if pod.status.phase in ("Pending", "Running", "Unknown"):
-            return End(None, start)
+            return End(None, start, node=node)
         terminated = _terminated(pod)
         ended = None if terminated is None or terminated.finished_at is None else terminated.finished_at
         end = start if ended is None else int(ended.timestamp())
         if pod.status.phase != "Succeeded":
-            return End(FAILED, start, end, words=_words(pod, terminated))
+            words = _words(pod, terminated)
+            return End(FAILED, start, end, words=words, node={**node, "message": words})
         try:
-            return End(0, start, end, returned(terminated.message or "" if terminated is not None else ""))
+            return End(0, start, end, returned(terminated.message or "" if terminated is not None else ""), node=node)
         except ValueError as error:
             print(f"{planned.name}: {error}", file=sys.stderr)
-            return End(FAILED, start, end, words=str(error))
+            return End(FAILED, start, end, words=str(error), node=node)
 
     async def stop(self, workflow: dict[str, Any]) -> None:
         """Delete the run's pods, as Kubernetes does with those of a Workflow: they get SIGTERM and their grace."""
@@ -175,6 +180,19 @@ def _terminated(pod: Any) -> Any:
     """How the pod's container ended; None where that is not known."""
     statuses = (pod.status.container_statuses or []) if pod is not None else []
     return statuses[0].state.terminated if statuses else None
+
+
+def _delay(pod: Any) -> str:
+    """What Argo says of a pod that does not run yet: what its container waits for, or why no node takes it. Of a pod at
+    a gate it says nothing."""
+    for status in pod.status.container_statuses or []:
+        waiting = status.state.waiting
+        if waiting is not None:
+            return f"{waiting.reason}: {waiting.message}" if waiting.message else str(waiting.reason)
+    for condition in pod.status.conditions or []:
+        if condition.reason == "Unschedulable":
+            return f"{condition.reason}: {condition.message}"
+    return ""
 
 
 def _words(pod: Any, terminated: Any) -> str:

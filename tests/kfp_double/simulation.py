@@ -217,6 +217,7 @@ class Simulation:
         name, now = workflow["name"], self._clock.now()
         look = await self._executor.look(workflow)
         if look.tasks != workflow["tasks"]:
+            await self._objects.update({**workflow, "tasks": look.tasks})
             self._store.update("workflows", {"name": name}, tasks=look.tasks)
             self._push("report", name, now + self.timing.lag)
         if look.code is None:

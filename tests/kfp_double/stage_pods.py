@@ -31,6 +31,8 @@ class PlannedPod(NamedTuple):
     component: str
     values: dict[str, Any]
     """The component's parameters."""
+    node: str
+    """Name of its node in Argo's Workflow, the way to it."""
 
 
 def plan_pods(
@@ -41,15 +43,21 @@ def plan_pods(
     pipeline = spec["pipeline_spec"]
     node = pipeline["root"]["dag"]["tasks"][task]
     component = pipeline["components"][node["componentRef"]["name"]]
-    name = f"{workflow['name']}-{task}"
+    name, root = f"{workflow['name']}-{task}", f"{workflow['name']}.root"
     values = _values(node, workflow["parameters"], outputs)
     if "executorLabel" in component:
-        return [PlannedPod(name, task, node["componentRef"]["name"], values)], False
+        return [PlannedPod(name, task, node["componentRef"]["name"], values, f"{root}.{task}.executor")], False
     loop = node["parameterIterator"]
     ((stage, inner),) = component["dag"]["tasks"].items()
     items = [{**values, loop["itemInput"]: item} for item in json.loads(loop["items"]["raw"])]
     pods = [
-        PlannedPod(f"{name}-{number}", stage, inner["componentRef"]["name"], _values(inner, item, {}))
+        PlannedPod(
+            f"{name}-{number}",
+            stage,
+            inner["componentRef"]["name"],
+            _values(inner, item, {}),
+            f"{root}.{task}.iteration-iterations({number}:{number}).iteration-item.{stage}.executor",
+        )
         for number, item in enumerate(items)
     ]
     return pods, True
@@ -79,9 +87,11 @@ def stage_pod(workflow: dict[str, Any], planned: PlannedPod, spec: dict[str, Any
         WORKFLOW_LABEL: workflow["name"],
         STAGE_LABEL: planned.stage,
     }
+    account = workflow["parameters"]["run"].get("spec", {}).get("pipeline", {}).get("serviceAccount")
     pod: dict[str, Any] = {
         "restartPolicy": "Never",
-        "automountServiceAccountToken": False,
+        # A real one mounts it always. Who names no account needs none: such a pod has no rights here.
+        "automountServiceAccountToken": bool(account),
         # As KFP's own: no pod of a pipeline runs as root. It sets no fsGroup, and kfp-kubernetes cannot.
         "securityContext": {"runAsNonRoot": True},
         "terminationGracePeriodSeconds": 30,
@@ -92,7 +102,7 @@ def stage_pod(workflow: dict[str, Any], planned: PlannedPod, spec: dict[str, Any
                 "image": container["image"],
                 "command": container["command"],
                 "args": [arguments if argument == "{{$}}" else argument for argument in container["args"]],
-                "env": [*container.get("env", []), *_secret_env(platform)],
+                "env": [*container.get("env", []), *_secret_env(platform), *_field_env(platform)],
                 "resources": _resources(container.get("resources", {})),
                 "volumeMounts": mounts,
                 "securityContext": NON_ROOT,
@@ -109,7 +119,6 @@ def stage_pod(workflow: dict[str, Any], planned: PlannedPod, spec: dict[str, Any
         pod["imagePullSecrets"] = [{"name": one["secretName"]} for one in platform["imagePullSecret"]]
     if "activeDeadlineSeconds" in platform:
         pod["activeDeadlineSeconds"] = int(platform["activeDeadlineSeconds"])
-    account = workflow["parameters"]["run"].get("spec", {}).get("pipeline", {}).get("serviceAccount")
     if account:
         pod["serviceAccountName"] = account
     return {
@@ -190,6 +199,14 @@ def _secret_env(platform: dict[str, Any]) -> list[dict[str, Any]]:
         }
         for entry in platform.get("secretAsEnv", [])
         for pair in entry["keyToEnv"]
+    ]
+
+
+def _field_env(platform: dict[str, Any]) -> list[dict[str, Any]]:
+    """What a pod is told of itself."""
+    return [
+        {"name": one["name"], "valueFrom": {"fieldRef": {"fieldPath": one["fieldPath"]}}}
+        for one in platform.get("fieldPathAsEnv", [])
     ]
 
 

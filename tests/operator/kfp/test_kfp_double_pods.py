@@ -80,6 +80,17 @@ def test_a_stages_pod_bears_taints_and_names_the_secrets_for_its_image() -> None
     assert pod["spec"]["imagePullSecrets"] == [{"name": "registry"}]
 
 
+def test_the_pod_that_launches_a_train_job_is_told_which_pod_it_is_and_may_ask_the_api_server() -> None:
+    run = {"stages": ["finetune"], "pipeline": {"image": "example.org/stage:1", "trainJob": {"numNodes": 2}}}
+    compiled, platform = compile_template(GenerationTemplate.model_validate(run))
+    pod = the_pod("finetune", {"pipeline_spec": compiled, "platform_spec": platform}, {})
+    (container,) = pod["spec"]["containers"]
+    told = [one["valueFrom"]["fieldRef"]["fieldPath"] for one in container["env"] if "valueFrom" in one]
+    assert told == ["metadata.name", "metadata.uid", "metadata.namespace"]
+    assert pod["spec"]["serviceAccountName"] == "trainer"
+    assert pod["spec"]["automountServiceAccountToken"] is True
+
+
 def test_a_stages_pod_mounts_the_claim_that_holds_the_cache() -> None:
     pod = the_pod("convert", posted({"cacheClaim": "models"}), {"synthesize": "x"})
     assert {"name": "models", "persistentVolumeClaim": {"claimName": "models"}} in pod["spec"]["volumes"]
@@ -95,6 +106,8 @@ def test_a_search_in_shards_is_a_pod_for_each_and_one_that_joins_what_they_have_
     assert is_loop
     assert [pod.values for pod in shards] == [{**PARAMETERS, "shard": shard} for shard in range(2)]
     assert len({pod.name for pod in shards}) == 2
+    way = "perseid-generation-abc.root.for-loop-2.iteration-iterations(1:1).iteration-item.synthesize-shard.executor"
+    assert shards[1].node == way
     container = stage_pod(WORKFLOW, shards[1], spec)["spec"]["containers"][0]
     assert container["resources"]["limits"] == {"nvidia.com/gpu": "1"}
     (joining,), is_loop = plan_pods(WORKFLOW, "synthesize", spec, {loop: ["a", "b"]})
