@@ -38,10 +38,11 @@ def install_crd(cluster: Cluster) -> None:
 def _install(cluster: Cluster) -> None:
     cluster.kubectl("apply", "--server-side", "--force-conflicts", "--filename", str(CRD_FILE))
     wait_until_established(cluster, CRD_NAME)
+    wait_until_served(cluster)
 
 
 def wait_until_established(cluster: Cluster, crd: str) -> None:
-    """Return when the API server serves the kind. `kubectl wait` gives up on a CRD that has no conditions yet."""
+    """Return when the API server has taken the kind. `kubectl wait` gives up on a CRD that has no conditions yet."""
     deadline = time.monotonic() + 60
     conditions: dict[str, str] = {}
     while conditions.get("Established") != "True":
