@@ -20,7 +20,7 @@ from kubernetes_asyncio.client.exceptions import ApiException
 from kfp_double.executing import attempt_of, is_of_its_run
 from kfp_double.failures import INVALID, Failure
 from kfp_double.parts import ClusterUnreachableError, Look
-from kfp_double.stage_pods import WORKFLOW_LABEL, PlannedPod, plan_pods, returned, stage_pod
+from kfp_double.stage_pods import WORKFLOW_LABEL, PlannedPod, delay_of, plan_pods, returned, stage_pod
 
 FAILED, DELETED = 1, 137
 
@@ -104,7 +104,7 @@ class PodExecutor:
         if pod is None:
             return End(DELETED, words="pod deleted")
         start = int(pod.metadata.creation_timestamp.timestamp())
-        node = {"name": planned.node, "phase": pod.status.phase, "startedAt": start, "message": _delay(pod)}
+        node = {"name": planned.node, "phase": pod.status.phase, "startedAt": start, "message": delay_of(pod)}
         if pod.status.phase in ("Pending", "Running", "Unknown"):
             return End(None, start, node=node)
         terminated = _terminated(pod)
@@ -180,19 +180,6 @@ def _terminated(pod: Any) -> Any:
     """How the pod's container ended; None where that is not known."""
     statuses = (pod.status.container_statuses or []) if pod is not None else []
     return statuses[0].state.terminated if statuses else None
-
-
-def _delay(pod: Any) -> str:
-    """What Argo says of a pod that does not run yet: what its container waits for, or why no node takes it. Of a pod at
-    a gate it says nothing."""
-    for status in pod.status.container_statuses or []:
-        waiting = status.state.waiting
-        if waiting is not None:
-            return f"{waiting.reason}: {waiting.message}" if waiting.message else str(waiting.reason)
-    for condition in pod.status.conditions or []:
-        if condition.reason == "Unschedulable":
-            return f"{condition.reason}: {condition.message}"
-    return ""
 
 
 def _words(pod: Any, terminated: Any) -> str:

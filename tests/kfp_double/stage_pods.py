@@ -143,6 +143,19 @@ def returned(message: str) -> str:
         raise ValueError(f"the stage's pod has returned no output: {message[-500:]!r}") from error
 
 
+def delay_of(pod: Any) -> str:
+    """What Argo says of a pod that does not run yet: what its container waits for, or why no node takes it. Of a pod at
+    a gate it says nothing."""
+    for status in pod.status.container_statuses or []:
+        waiting = status.state.waiting
+        if waiting is not None:
+            return f"{waiting.reason}: {waiting.message}" if waiting.message else str(waiting.reason)
+    for condition in pod.status.conditions or []:
+        if condition.reason == "Unschedulable":
+            return f"{condition.reason}: {condition.message}"
+    return ""
+
+
 def _executor_input(planned: PlannedPod, component: dict[str, Any]) -> dict[str, Any]:
     """What the launcher hands to kfp.dsl.executor_main."""
     produced = component.get("outputDefinitions", {})

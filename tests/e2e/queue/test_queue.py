@@ -32,6 +32,18 @@ def is_gated(pod: dict[str, Any]) -> bool:
     return any(gate["name"] == GATE for gate in pod["spec"].get("schedulingGates", []))
 
 
+def labels(pod: dict[str, Any]) -> dict[str, str]:
+    found: dict[str, str] = pod["metadata"]["labels"]
+    return found
+
+
+def worked(pod: dict[str, Any]) -> tuple[str, str]:
+    """From when to when."""
+    (container,) = pod["status"]["containerStatuses"]
+    ended = container["state"]["terminated"]
+    return ended["startedAt"], ended["finishedAt"]
+
+
 def test_shards_wait_in_their_queue_and_the_run_says_so_until_each_has_had_its_gpu(
     queues: Queues, installed: World, namespace: str, tiny_model: str
 ) -> None:
@@ -49,6 +61,8 @@ def test_shards_wait_in_their_queue_and_the_run_says_so_until_each_has_had_its_g
     installed.wait_for_stage(run_id, "convert")
     current = installed.status("shards", namespace)["current"]
     assert current["gpuSecondsWaited"] > 15, "the time in the queue is none of GPUs"
+    first, second = sorted(worked(pod) for pod in queues.pods(f"{RUN_LABEL}={run_id}") if QUEUE_LABEL in labels(pod))
+    assert first[1] <= second[0], "one GPU is enough for both, one after the other"
     done = installed.wait_complete("shards", namespace)
     assert [len(generation["attempts"]) for generation in done["status"]["generations"]] == [1]
 
@@ -74,9 +88,9 @@ def test_a_train_job_waits_as_a_whole_trains_on_its_nodes_and_bears_the_loss_of_
         return pods if len(pods) == 2 else []
 
     pods = eventually(running, "both nodes run", SECONDS, lambda: queues.tell("nodes", namespace))
-    assert not any(QUEUE_LABEL in pod["metadata"]["labels"] for pod in pods), "they are in no queue of their own"
+    assert not any(QUEUE_LABEL in labels(pod) for pod in pods), "they are in no queue of their own"
     run_id = installed.wait_for_run("nodes", namespace)
-    assert {pod["metadata"]["labels"][RUN_ID_LABEL] for pod in pods} == {run_id}, "by which `perseid logs` finds them"
+    assert {labels(pod)[RUN_ID_LABEL] for pod in pods} == {run_id}, "by which `perseid logs` finds them"
     eventually(lambda: any("/step-" in file for file in queues.files(namespace)), "there is a checkpoint", SECONDS)
     killed = pods[1]["metadata"]["name"]
     queues.cluster.kubectl(

@@ -6,8 +6,9 @@ import json
 from typing import Any
 
 import pytest
+from kubernetes_asyncio import client
 
-from kfp_double.stage_pods import plan_pods, returned, stage_pod
+from kfp_double.stage_pods import delay_of, plan_pods, returned, stage_pod
 from perseid.api.pipeline import GenerationTemplate
 from perseid.pipelines.generation import compile_template
 
@@ -129,3 +130,33 @@ def test_a_pods_termination_message_gives_the_components_output_and_nothing_else
     for message in ("", "Traceback", '{"parameterValues": {}}', '{"parameterValues": {"Output": "s3'):
         with pytest.raises(ValueError, match="no output"):
             returned(message)
+
+
+@pytest.mark.parametrize(
+    ("reason", "waiting", "said"),
+    [
+        ("SchedulingGated", None, ""),
+        ("Unschedulable", None, "Unschedulable: 0/1 nodes are available"),
+        (None, client.V1ContainerStateWaiting(reason="ContainerCreating"), "ContainerCreating"),
+        (None, client.V1ContainerStateWaiting(reason="ErrImagePull", message="not found"), "ErrImagePull: not found"),
+    ],
+)
+def test_a_pod_that_does_not_run_yet_is_told_of_in_argos_words_but_at_a_gate_it_says_nothing(
+    reason: str | None, waiting: client.V1ContainerStateWaiting | None, said: str
+) -> None:
+    message = "0/1 nodes are available"
+    condition = client.V1PodCondition(type="PodScheduled", status="False", reason=reason, message=message)
+    container = client.V1ContainerStatus(
+        name="main",
+        image="",
+        image_id="",
+        ready=False,
+        restart_count=0,
+        state=client.V1ContainerState(waiting=waiting),
+    )
+    status = client.V1PodStatus(
+        phase="Pending",
+        conditions=None if reason is None else [condition],
+        container_statuses=None if waiting is None else [container],
+    )
+    assert delay_of(client.V1Pod(status=status)) == said
